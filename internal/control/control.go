@@ -1,0 +1,128 @@
+// Package control is the control directory: the place inside a layout where the processes that work
+// on it meet. It lies at [Dir] below the layout and belongs to berth alone:
+//
+//	LAYOUT/.berth/owner.lock   held by the one process that owns the layout, for as long as it lives
+//
+// A lock is the kernel's, so it ends with the process that holds it, however that ends. The file's
+// content only tells who it is:
+//
+//	{"pid":4711,"command":"berth serve","since":"2026-01-02T15:04:05Z"}
+package control
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/berthoci/berth"
+)
+
+// Dir is the control directory's name inside a layout. Its mode is 0700.
+const Dir = ".berth"
+
+const ownerLock = Dir + "/owner.lock"
+
+// maxHolder bounds what is read of a lock file.
+const maxHolder = 4096
+
+// Holder says who holds a lock.
+type Holder struct {
+	PID     int       `json:"pid"`
+	Command string    `json:"command"`
+	Since   time.Time `json:"since"`
+}
+
+// String returns "process 4711 (berth serve)".
+func (h Holder) String() string {
+	switch {
+	case h.PID == 0:
+		return "another process"
+	case h.Command == "":
+		return fmt.Sprintf("process %d", h.PID)
+	}
+	return fmt.Sprintf("process %d (%s)", h.PID, h.Command)
+}
+
+// Lock is a lock that this process holds.
+type Lock struct{ f *os.File }
+
+// Own makes this process the owner of a layout: at most one process at a time is. The control
+// directory must exist. It does not wait.
+//
+// Errors: berth.ErrLayoutInUse, naming the holder.
+func Own(layout *os.Root) (*Lock, error) {
+	f, err := layout.OpenFile(ownerLock, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := tryLock(f); err != nil {
+		defer f.Close()
+		if errors.Is(err, errHeld) {
+			return nil, fmt.Errorf("%s: %w: %s has it; stop that one first, or name another --layout", layout.Name(), berth.ErrLayoutInUse, holder(f))
+		}
+		return nil, fmt.Errorf("lock %s: %w", filepath.Join(layout.Name(), ownerLock), err)
+	}
+	if err := describe(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &Lock{f}, nil
+}
+
+// Release gives the lock up. The file stays: removing it would let two processes lock two files of
+// the same name.
+func (l *Lock) Release() error { return l.f.Close() }
+
+var errHeld = errors.New("lock is held")
+
+func holder(f *os.File) Holder {
+	var h Holder
+	data, err := io.ReadAll(io.NewSectionReader(f, 0, maxHolder))
+	if err == nil && json.Unmarshal(data, &h) != nil {
+		return Holder{}
+	}
+	return h
+}
+
+func describe(f *os.File) error {
+	data, err := json.Marshal(Holder{PID: os.Getpid(), Command: command(), Since: time.Now().UTC().Truncate(time.Second)})
+	if err != nil {
+		return err
+	}
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err = f.WriteAt(append(data, '\n'), 0)
+	return err
+}
+
+// command is the program's name and subcommand: enough to recognise it, and never an argument that
+// could hold a secret.
+func command() string {
+	name := strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe")
+	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") && len(os.Args[1]) < 20 {
+		name += " " + os.Args[1]
+	}
+	return name
+}
+
+// Make creates the control directory of a layout, if it is not there.
+func Make(layout *os.Root) error {
+	if err := layout.Mkdir(Dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("create %s: %w", filepath.Join(layout.Name(), Dir), err)
+	}
+	info, err := layout.Lstat(Dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s is not a directory: %w", filepath.Join(layout.Name(), Dir), berth.ErrLayoutInvalid)
+	}
+	return nil
+}
