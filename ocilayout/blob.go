@@ -1,0 +1,188 @@
+package ocilayout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/berthoci/berth"
+)
+
+const octetStream = "application/octet-stream"
+
+// file is a blob that lies in a file; embedding it whole lets the kernel send it.
+type file struct {
+	*os.File
+	desc v1.Descriptor
+}
+
+func (f *file) Descriptor() v1.Descriptor { return f.desc }
+
+func (r *repository) StatBlob(ctx context.Context, d digest.Digest) (v1.Descriptor, error) {
+	if err := berth.ValidateDigest(d); err != nil {
+		return v1.Descriptor{}, err
+	}
+	rec, err := r.blobRecord(d)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	if err := r.vouch(ctx, d, rec); err != nil {
+		return v1.Descriptor{}, err
+	}
+	return v1.Descriptor{MediaType: octetStream, Digest: d, Size: rec.Size}, nil
+}
+
+func (r *repository) OpenBlob(ctx context.Context, d digest.Digest) (berth.Blob, error) {
+	desc, err := r.StatBlob(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	f, err := r.layout.dir.Root().Open(blobPath(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, r.unknownBlob(d, "its file is gone")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &file{f, desc}, nil
+}
+
+func (r *repository) blobRecord(d digest.Digest) (blobRecord, error) {
+	var rec blobRecord
+	err := r.layout.db.View(func(tx *bolt.Tx) error {
+		if !has(tx, bucketMembers, key(r.name, string(d))) {
+			return r.unknownBlob(d, "")
+		}
+		found, err := get(tx, bucketBlobs, key(string(d)), &rec)
+		if err == nil && !found {
+			err = r.unknownBlob(d, "it has no record")
+		}
+		return err
+	})
+	return rec, err
+}
+
+// vouch makes sure that the file is what the index says, as far as one look can tell. A blob that
+// cannot be vouched for is unknown: then its owner pushes it again, which mends it.
+func (r *repository) vouch(ctx context.Context, d digest.Digest, rec blobRecord) error {
+	info, err := r.layout.dir.Root().Lstat(blobPath(d))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return r.unknownBlob(d, "its file is gone")
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular() || info.Size() != rec.Size:
+		return r.unknownBlob(d, fmt.Sprintf("its file is damaged: %d bytes of %d", info.Size(), rec.Size))
+	case rec.Unverified:
+		return r.verify(ctx, d)
+	}
+	return nil
+}
+
+func (r *repository) verify(ctx context.Context, d digest.Digest) error {
+	err := r.layout.verify.check(ctx, r.layout, d)
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return r.unknownBlob(d, err.Error())
+}
+
+func (r *repository) unknownBlob(d digest.Digest, why string) error {
+	if why != "" {
+		r.layout.log.Warn("blob cannot be served", "repository", r.name, "digest", d, "why", why)
+		return fmt.Errorf("%s@%s: %w: %s", r.name, d, berth.ErrBlobUnknown, why)
+	}
+	return fmt.Errorf("%s@%s: %w", r.name, d, berth.ErrBlobUnknown)
+}
+
+func (r *repository) DeleteBlob(ctx context.Context, d digest.Digest) error {
+	if err := berth.ValidateDigest(d); err != nil {
+		return err
+	}
+	return r.layout.writer.commit(ctx, change{
+		check: func(tx *bolt.Tx) error {
+			if !has(tx, bucketMembers, key(r.name, string(d))) {
+				return r.unknownBlob(d, "")
+			}
+			return nil
+		},
+		write: func(tx *bolt.Tx, _ uint64) error {
+			return errors.Join(remove(tx, bucketMembers, key(r.name, string(d))),
+				remove(tx, bucketHolders, key(string(d), r.name)))
+		},
+	})
+}
+
+// mount makes a blob of another repository a member of this one. It reports whether it did.
+func (r *repository) mount(ctx context.Context, d digest.Digest, from string) (bool, error) {
+	if err := berth.ValidateDigest(d); err != nil {
+		return false, err
+	}
+	source := r.findHolder(d, from)
+	if source == nil {
+		return false, nil
+	}
+	if _, err := source.StatBlob(ctx, d); err != nil {
+		return false, ctx.Err()
+	}
+	err := r.layout.writer.commit(ctx, change{write: func(tx *bolt.Tx, _ uint64) error {
+		return addMember(tx, r.name, d)
+	}})
+	return err == nil, err
+}
+
+// findHolder returns the repository to mount from, or nil. An empty from is any that has the blob.
+func (r *repository) findHolder(d digest.Digest, from string) *repository {
+	if from != "" {
+		return &repository{r.layout, from}
+	}
+	var source *repository
+	r.layout.db.View(func(tx *bolt.Tx) error {
+		for _, k := range keysBelow(tx, span{bucket: bucketHolders, prefix: prefix(string(d))}, 1) {
+			source = &repository{r.layout, lastPart(k)}
+		}
+		return nil
+	})
+	return source
+}
+
+// verifier hashes files that came from outside before they are first served, each once at a time.
+type verifier struct{ flight singleflight.Group }
+
+func (v *verifier) check(ctx context.Context, l *Layout, d digest.Digest) error {
+	done := v.flight.DoChan(string(d), func() (any, error) { return nil, l.hashBlob(d) })
+	select {
+	case result := <-done:
+		return result.Err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// hashBlob hashes a blob's file and, where it is what its name says, records that.
+func (l *Layout) hashBlob(d digest.Digest) error {
+	f, err := l.dir.Root().Open(blobPath(d))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	hash := d.Algorithm().Hash()
+	size, err := io.Copy(hash, f)
+	if err != nil {
+		return err
+	}
+	if got := digest.NewDigest(d.Algorithm(), hash); got != d {
+		return fmt.Errorf("its file hashes to %s", got)
+	}
+	return l.writer.commit(context.Background(), change{write: func(tx *bolt.Tx, _ uint64) error {
+		return put(tx, bucketBlobs, key(string(d)), blobRecord{Size: size})
+	}})
+}

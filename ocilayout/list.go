@@ -1,0 +1,163 @@
+package ocilayout
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/berthoci/berth"
+)
+
+// pageSize is how many entries are read in one transaction. None is open while the caller's loop
+// body runs: an open reader stops the index file from growing, and so all writers.
+const pageSize = 512
+
+// span is the entries of a bucket that begin with a prefix and come after a key.
+type span struct{ bucket, prefix, after []byte }
+
+// pages yields the entries of a span, page by page. read turns one into a value.
+func pages[T any](ctx context.Context, db *bolt.DB, s span, read func(k, v []byte) (T, error)) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for {
+			page, last, err := readPage(ctx, db, s, read)
+			if err != nil {
+				yield(*new(T), err)
+				return
+			}
+			for _, v := range page {
+				if !yield(v, nil) {
+					return
+				}
+			}
+			if len(page) < pageSize {
+				return
+			}
+			s.after = last
+		}
+	}
+}
+
+func readPage[T any](ctx context.Context, db *bolt.DB, s span, read func(k, v []byte) (T, error)) (page []T, last []byte, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	err = db.View(func(tx *bolt.Tx) error {
+		for _, k := range keysBelow(tx, s, pageSize) {
+			v, err := read(k, tx.Bucket(s.bucket).Get(k))
+			if err != nil {
+				return err
+			}
+			page, last = append(page, v), k
+		}
+		return nil
+	})
+	return page, last, err
+}
+
+func (r *repository) Tags(ctx context.Context, after string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		if err := r.mustExist(); err != nil {
+			yield("", err)
+			return
+		}
+		tags := span{bucketTags, prefix(r.name), key(r.name, after)}
+		pages(ctx, r.layout.db, tags, func(k, _ []byte) (string, error) { return lastPart(k), nil })(yield)
+	}
+}
+
+func (r *repository) mustExist() error {
+	return r.layout.db.View(func(tx *bolt.Tx) error {
+		if !exists(tx, r.name) {
+			return fmt.Errorf("%s: %w", r.name, berth.ErrNameUnknown)
+		}
+		return nil
+	})
+}
+
+func (r *repository) Referrers(ctx context.Context, subject digest.Digest, opts *berth.ReferrersOptions) iter.Seq2[v1.Descriptor, error] {
+	if opts == nil {
+		opts = &berth.ReferrersOptions{}
+	}
+	return func(yield func(v1.Descriptor, error) bool) {
+		if err := berth.ValidateDigest(subject); err != nil {
+			yield(v1.Descriptor{}, err)
+			return
+		}
+		all := span{bucketReferrers, prefix(r.name, string(subject)), key(r.name, string(subject), string(opts.After))}
+		for desc, err := range pages(ctx, r.layout.db, all, readDescriptor) {
+			if err == nil && opts.ArtifactType != "" && desc.ArtifactType != opts.ArtifactType {
+				continue
+			}
+			if !yield(desc, err) {
+				return
+			}
+		}
+	}
+}
+
+func readDescriptor(_, v []byte) (desc v1.Descriptor, err error) {
+	return desc, json.Unmarshal(v, &desc)
+}
+
+// Repositories yields the repositories that hold a manifest or a blob. It skips from name to name
+// and does not read what they hold.
+func (l *Layout) Repositories(ctx context.Context, after string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for {
+			names, err := l.repositoriesAfter(ctx, after)
+			if err != nil {
+				yield("", err)
+				return
+			}
+			for _, name := range names {
+				if !yield(name, nil) {
+					return
+				}
+				after = name
+			}
+			if len(names) < pageSize {
+				return
+			}
+		}
+	}
+}
+
+func (l *Layout) repositoriesAfter(ctx context.Context, after string) (names []string, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	err = l.db.View(func(tx *bolt.Tx) error {
+		for len(names) < pageSize {
+			next := minName(nextName(tx, bucketManifests, after), nextName(tx, bucketMembers, after))
+			if next == "" {
+				return nil
+			}
+			names = append(names, next)
+			after = next
+		}
+		return nil
+	})
+	return names, err
+}
+
+// nextName returns the first repository after the given one that has an entry, or "".
+func nextName(tx *bolt.Tx, bucket []byte, after string) string {
+	from := []byte{}
+	if after != "" {
+		from = append([]byte(after), 1) // behind every key that begins with after and a zero byte
+	}
+	k, _ := tx.Bucket(bucket).Cursor().Seek(from)
+	return firstPart(k)
+}
+
+func minName(a, b string) string {
+	if a == "" || (b != "" && b < a) {
+		return b
+	}
+	return a
+}
