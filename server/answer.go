@@ -1,0 +1,50 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/berthoci/berth"
+)
+
+// json answers 200 with a JSON body.
+func (c *call) json(contentType string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	c.w.Header().Set("Content-Type", contentType)
+	c.w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+	_, err = c.w.Write(data)
+	return c.quiet(err)
+}
+
+// quiet drops an error that came after the answer had begun: there is nobody left to tell.
+func (c *call) quiet(err error) error {
+	if err != nil {
+		c.opts.Logger.Debug("answer broke off", "path", c.r.URL.Path, "err", err)
+	}
+	return nil
+}
+
+func isMounted(err error) bool { return errors.Is(err, berth.ErrMounted) }
+
+// bodyError marks a failure to read the request, which is the client's, apart from a failure to
+// store it, which is ours.
+type bodyError struct{ io.Reader }
+
+func (b bodyError) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		err = withStatus(http.StatusBadRequest, fmt.Errorf("%w: the body did not arrive whole: %w", berth.ErrUploadInvalid, err))
+	}
+	return n, err
+}
+
+func copyBody(up berth.Upload, body io.Reader) (int64, error) {
+	return io.Copy(up, bodyError{body})
+}

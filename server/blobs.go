@@ -1,0 +1,210 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/ocirequest"
+)
+
+// describe sets the headers that every answer about content has.
+func (c *call) describe(desc v1.Descriptor) {
+	header := c.w.Header()
+	header.Set("Docker-Content-Digest", string(desc.Digest))
+	header.Set("Etag", `"`+string(desc.Digest)+`"`)
+	header.Set("Content-Type", desc.MediaType)
+}
+
+func (c *call) blobHead() error {
+	desc, err := c.repo.StatBlob(c.r.Context(), c.req.Digest)
+	if err != nil {
+		return err
+	}
+	c.describe(desc)
+	if c.notModified(desc) {
+		return nil
+	}
+	c.w.Header().Set("Accept-Ranges", "bytes")
+	c.w.Header().Set("Content-Length", strconv.FormatInt(desc.Size, 10))
+	c.w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// blobGet leaves ranges and conditions to net/http, which also lets the kernel send a file.
+func (c *call) blobGet() error {
+	blob, err := c.repo.OpenBlob(c.r.Context(), c.req.Digest)
+	if err != nil {
+		return err
+	}
+	defer blob.Close()
+	c.describe(blob.Descriptor())
+	http.ServeContent(c.w, c.r, "", time.Time{}, blob)
+	return nil
+}
+
+func (c *call) blobDelete() error {
+	if err := c.repo.DeleteBlob(c.r.Context(), c.req.Digest); err != nil {
+		return err
+	}
+	c.w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+func (c *call) uploadStart() error {
+	return c.begin(&berth.UploadOptions{Algorithm: c.req.Algorithm})
+}
+
+func (c *call) uploadMount() error {
+	return c.begin(&berth.UploadOptions{Algorithm: c.req.Digest.Algorithm(), Mount: c.req.Digest, From: c.req.From})
+}
+
+func (c *call) begin(opts *berth.UploadOptions) error {
+	up, err := c.repo.NewUpload(c.r.Context(), opts)
+	if isMounted(err) {
+		return c.created()
+	}
+	if err != nil {
+		return err
+	}
+	defer up.Close()
+	c.progress(up)
+	c.w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+// uploadWhole takes the blob in the one request that also begins the upload.
+func (c *call) uploadWhole() error {
+	opts := &berth.UploadOptions{Algorithm: c.req.Digest.Algorithm(), Size: c.r.ContentLength}
+	up, err := c.repo.NewUpload(c.r.Context(), opts)
+	if err != nil {
+		return err
+	}
+	if err := c.receive(up); err != nil {
+		up.Cancel(c.r.Context())
+		return err
+	}
+	return c.commit(up)
+}
+
+func (c *call) uploadStatus() error {
+	up, err := c.resume()
+	if err != nil {
+		return err
+	}
+	defer up.Close()
+	c.progress(up)
+	c.w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (c *call) uploadChunk() error {
+	up, err := c.resume()
+	if err != nil {
+		return err
+	}
+	defer up.Close()
+	if err := c.receive(up); err != nil {
+		return err
+	}
+	c.progress(up)
+	c.w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+func (c *call) uploadFinish() error {
+	if c.req.Digest == "" {
+		return fmt.Errorf("%w: the digest parameter is missing", berth.ErrDigestInvalid)
+	}
+	up, err := c.resume()
+	if err != nil {
+		return err
+	}
+	defer up.Close()
+	if err := c.receive(up); err != nil {
+		return err
+	}
+	return c.commit(up)
+}
+
+func (c *call) uploadCancel() error {
+	up, err := c.resume()
+	if err != nil {
+		return err
+	}
+	if err := up.Cancel(c.r.Context()); err != nil {
+		return err
+	}
+	c.w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (c *call) resume() (berth.Upload, error) {
+	return c.repo.ResumeUpload(c.r.Context(), c.req.UploadID)
+}
+
+// receive appends the request's body. What arrived before a failure stays, to be resumed.
+func (c *call) receive(up berth.Upload) error {
+	if err := c.follows(up); err != nil {
+		c.progress(up)
+		return err
+	}
+	if _, err := copyBody(up, c.r.Body); err != nil {
+		c.progress(up)
+		return err
+	}
+	return nil
+}
+
+// follows checks that a chunk begins where the upload ends, and is as long as it says.
+func (c *call) follows(up berth.Upload) error {
+	text := c.r.Header.Get("Content-Range")
+	if text == "" {
+		return nil
+	}
+	first, last, err := ocirequest.ParseChunkRange(text)
+	if err != nil {
+		return err
+	}
+	if first != up.Size() {
+		return fmt.Errorf("chunk begins at %d, the upload has %d bytes: %w", first, up.Size(), berth.ErrRangeInvalid)
+	}
+	if length := c.r.ContentLength; length >= 0 && length != last-first+1 {
+		return fmt.Errorf("chunk has %d bytes, its range %d: %w", length, last-first+1, berth.ErrSizeInvalid)
+	}
+	return nil
+}
+
+func (c *call) commit(up berth.Upload) error {
+	if _, err := up.Commit(c.r.Context(), c.req.Digest); err != nil {
+		return err
+	}
+	return c.created()
+}
+
+// progress tells how far an upload is and where it goes on: as Range, and exactly, because a Range
+// cannot tell no byte from one.
+func (c *call) progress(up berth.Upload) {
+	location := ocirequest.Request{Kind: ocirequest.UploadStatus, Repository: c.req.Repository, UploadID: up.ID()}
+	header := c.w.Header()
+	header.Set("Location", location.Path())
+	header.Set("Docker-Upload-UUID", up.ID())
+	header.Set("Range", ocirequest.FormatRange(up.Size()))
+	header.Set(ocirequest.HeaderOffset, strconv.FormatInt(up.Size(), 10))
+}
+
+// created answers that the blob of the request's digest is there now.
+func (c *call) created() error {
+	location := ocirequest.Request{Kind: ocirequest.BlobGet, Repository: c.req.Repository, Digest: c.req.Digest}
+	header := c.w.Header()
+	header.Del("Range")
+	header.Del(ocirequest.HeaderOffset)
+	header.Set("Location", location.Path())
+	header.Set("Docker-Content-Digest", string(c.req.Digest))
+	c.w.WriteHeader(http.StatusCreated)
+	return nil
+}

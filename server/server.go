@@ -1,0 +1,149 @@
+// Package server serves any [berth.Registry] over HTTP, as the OCI distribution specification and
+// the Docker clients that came before it have it.
+//
+//	handler := server.New(registry, &server.Options{Authorizer: server.Token(secret)})
+//	http.Serve(listener, handler)
+//
+// A request is parsed by package ocirequest, which knows the routes; a table indexed by its kind
+// says what answers it. What the registry returns as an error is sent as the specification's error
+// body, one entry for each joined error.
+//
+// # Who may ask
+//
+// The handler answers only requests whose Host header is one of its own names, so that a web page
+// cannot reach it by pointing a name of its own at this machine (DNS rebinding), and none that a
+// browser sends on behalf of another site. It sends no CORS header.
+package server
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/ocirequest"
+)
+
+// Options say how a registry is served. Nil is the zero value.
+type Options struct {
+	// Authorizer decides who may do what. Nil: everybody may do everything.
+	Authorizer Authorizer
+	// Hosts are the names, without a port, that clients may use for this server, beside those of
+	// the loopback interface.
+	Hosts []string
+	// ReadOnly refuses whatever would change the registry.
+	ReadOnly bool
+	// AllowMissing takes images and indexes whose children are missing.
+	AllowMissing bool
+	// Logger is told about failures that are not the client's. Nil: nobody.
+	Logger *slog.Logger
+}
+
+// New returns the handler for a registry. Options are copied. The handler may serve any number of
+// requests at once; it keeps no state between them.
+func New(registry berth.Registry, opts *Options) http.Handler {
+	h := &handler{registry: registry}
+	if opts != nil {
+		h.opts = *opts
+	}
+	if h.opts.Logger == nil {
+		h.opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	return h
+}
+
+type handler struct {
+	registry berth.Registry
+	opts     Options
+}
+
+// call is one request on its way through.
+type call struct {
+	*handler
+	w    http.ResponseWriter
+	r    *http.Request
+	req  *ocirequest.Request
+	repo berth.Repository
+}
+
+// actions answers each kind of request.
+var actions = [ocirequest.Kinds]func(*call) error{
+	ocirequest.Ping:           (*call).ping,
+	ocirequest.Catalog:        (*call).catalog,
+	ocirequest.BlobGet:        (*call).blobGet,
+	ocirequest.BlobHead:       (*call).blobHead,
+	ocirequest.BlobDelete:     (*call).blobDelete,
+	ocirequest.ManifestGet:    (*call).manifestGet,
+	ocirequest.ManifestHead:   (*call).manifestHead,
+	ocirequest.ManifestPut:    (*call).manifestPut,
+	ocirequest.ManifestDelete: (*call).manifestDelete,
+	ocirequest.UploadStart:    (*call).uploadStart,
+	ocirequest.UploadWhole:    (*call).uploadWhole,
+	ocirequest.UploadMount:    (*call).uploadMount,
+	ocirequest.UploadStatus:   (*call).uploadStatus,
+	ocirequest.UploadChunk:    (*call).uploadChunk,
+	ocirequest.UploadFinish:   (*call).uploadFinish,
+	ocirequest.UploadCancel:   (*call).uploadCancel,
+	ocirequest.TagList:        (*call).tagList,
+	ocirequest.ReferrerList:   (*call).referrerList,
+}
+
+// ServeHTTP answers one request.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	c := &call{handler: h, w: w, r: r, req: &ocirequest.Request{}}
+	if err := c.serve(); err != nil {
+		c.fail(err)
+	}
+}
+
+func (c *call) serve() error {
+	if err := c.checkOrigin(); err != nil {
+		return err
+	}
+	req, err := ocirequest.Parse(c.r.Method, c.r.URL)
+	if err != nil {
+		return c.refuse(err)
+	}
+	c.req = req
+	if err := c.authorize(); err != nil {
+		return err
+	}
+	if c.opts.ReadOnly && writes(req.Kind) {
+		return c.refuse(&ocirequest.MethodError{Method: c.r.Method, Allow: "GET, HEAD"})
+	}
+	if req.Repository != "" {
+		if c.repo, err = c.registry.Repository(req.Repository); err != nil {
+			return err
+		}
+	}
+	return actions[req.Kind](c)
+}
+
+// refuse turns what the route parser says into the answer for it. Before anything is told about a
+// route, the caller must have shown that it may know.
+func (c *call) refuse(err error) error {
+	if authErr := c.authorize(); authErr != nil {
+		return authErr
+	}
+	var method *ocirequest.MethodError
+	if errors.As(err, &method) {
+		c.w.Header().Set("Allow", method.Allow)
+	}
+	return err
+}
+
+func (c *call) ping() error {
+	return c.json("application/json", struct{}{})
+}
+
+// writes reports whether a kind of request changes the registry.
+func writes(kind ocirequest.Kind) bool {
+	switch kind {
+	case ocirequest.Ping, ocirequest.Catalog, ocirequest.BlobGet, ocirequest.BlobHead,
+		ocirequest.ManifestGet, ocirequest.ManifestHead, ocirequest.TagList, ocirequest.ReferrerList:
+		return false
+	}
+	return true
+}
