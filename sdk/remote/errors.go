@@ -1,0 +1,177 @@
+package remote
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/ocirequest"
+)
+
+const (
+	maxErrorBody    = 64 << 10
+	maxErrorMessage = 300
+)
+
+// Error is a registry's refusal.
+type Error struct {
+	// Method and URL of the request; the URL without its query.
+	Method, URL string
+	// Status of the answer.
+	Status int
+	// Errors are what the registry said, with code, message and detail. Where it said nothing that
+	// can be read, there is one, made from the status.
+	Errors []*berth.Error
+}
+
+// Error tells all of it in one line.
+func (e *Error) Error() string {
+	texts := make([]string, len(e.Errors))
+	for i, one := range e.Errors {
+		texts[i] = one.Error()
+		if one.Message != "" && !strings.Contains(strings.ToUpper(one.Message), one.Code) {
+			texts[i] = one.Code + ": " + one.Message
+		}
+	}
+	return fmt.Sprintf("%s %s: status %d: %s", e.Method, e.URL, e.Status, strings.Join(texts, "; "))
+}
+
+// Unwrap returns the parts, so that [errors.Is] finds their codes.
+func (e *Error) Unwrap() []error {
+	all := make([]error, len(e.Errors))
+	for i, one := range e.Errors {
+		all[i] = one
+	}
+	return all
+}
+
+// newError reads a refusal and closes its body.
+func newError(req ocirequest.Request, resp *http.Response) error {
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	resp.Body.Close()
+	e := &Error{Method: resp.Request.Method, URL: plainURL(resp.Request.URL), Status: resp.StatusCode}
+	e.Errors = parseErrors(body)
+	if fallback := byStatus(req.Kind, resp.StatusCode); fallback != "" && !e.tells(resp.StatusCode) {
+		said := e.Errors
+		e.Errors = []*berth.Error{{Code: fallback, Message: message(said, body)}}
+	}
+	if len(e.Errors) == 0 {
+		e.Errors = []*berth.Error{{Code: "UNKNOWN", Message: message(nil, body)}}
+	}
+	return e
+}
+
+// tells reports whether what the registry said is at least as exact as its status.
+func (e *Error) tells(status int) bool {
+	for _, one := range e.Errors {
+		if status != http.StatusNotFound && one.Code != "UNKNOWN" || strings.HasSuffix(one.Code, "_UNKNOWN") {
+			return true
+		}
+	}
+	return false
+}
+
+// parseErrors reads the specification's error body, or nothing where it is something else.
+func parseErrors(body []byte) []*berth.Error {
+	var parsed struct {
+		Errors []struct {
+			Code    string          `json:"code"`
+			Message string          `json:"message"`
+			Detail  json.RawMessage `json:"detail"`
+		} `json:"errors"`
+	}
+	if json.Unmarshal(body, &parsed) != nil {
+		return nil
+	}
+	var all []*berth.Error
+	for _, one := range parsed.Errors {
+		if one.Code != "" {
+			all = append(all, &berth.Error{Code: one.Code, Message: clip(one.Message), Detail: clip(string(one.Detail))})
+		}
+	}
+	return all
+}
+
+// byStatus is the code for an answer that has none, or none that fits.
+func byStatus(kind ocirequest.Kind, status int) string {
+	switch status {
+	case http.StatusUnauthorized:
+		return berth.Code(berth.ErrUnauthorized)
+	case http.StatusForbidden:
+		return berth.Code(berth.ErrDenied)
+	case http.StatusNotFound:
+		return berth.Code(absent(kind))
+	case http.StatusMethodNotAllowed, http.StatusUnsupportedMediaType:
+		return berth.Code(berth.ErrUnsupported)
+	case http.StatusPreconditionFailed:
+		return berth.Code(berth.ErrPreconditionFailed)
+	case http.StatusRequestedRangeNotSatisfiable:
+		return berth.Code(berth.ErrRangeInvalid)
+	case http.StatusRequestEntityTooLarge:
+		return berth.Code(berth.ErrSizeInvalid)
+	case http.StatusTooManyRequests:
+		return berth.Code(berth.ErrTooManyRequests)
+	}
+	return ""
+}
+
+// absent is what 404 means for a kind of request.
+func absent(kind ocirequest.Kind) error {
+	switch kind {
+	case ocirequest.BlobGet, ocirequest.BlobHead, ocirequest.BlobDelete:
+		return berth.ErrBlobUnknown
+	case ocirequest.ManifestGet, ocirequest.ManifestHead, ocirequest.ManifestDelete:
+		return berth.ErrManifestUnknown
+	case ocirequest.UploadStatus, ocirequest.UploadChunk, ocirequest.UploadFinish, ocirequest.UploadCancel:
+		return berth.ErrUploadUnknown
+	case ocirequest.Ping, ocirequest.Catalog:
+		return berth.ErrUnsupported
+	}
+	return berth.ErrNameUnknown
+}
+
+// message is the best text for people: what was said, or the body if that is a line of plain text.
+func message(said []*berth.Error, body []byte) string {
+	if len(said) > 0 {
+		return said[0].Message
+	}
+	text := strings.TrimSpace(string(body))
+	if text == "" || strings.ContainsAny(text[:1], "<{[") {
+		return ""
+	}
+	line, _, _ := strings.Cut(text, "\n")
+	return clip(line)
+}
+
+// clip bounds a text from outside and takes out what could disturb a terminal.
+func clip(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+	if len(s) > maxErrorMessage {
+		s = s[:maxErrorMessage] + "…"
+	}
+	return s
+}
+
+// plainURL leaves out the query, which may hold what signs an upload.
+func plainURL(u *url.URL) string {
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}
+
+// transportError says what did not come about, without the query that a url.Error quotes.
+func (r *Registry) transportError(req ocirequest.Request, err error) error {
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		err = wrapped.Err
+	}
+	return fmt.Errorf("%s %s: %w", req.Method(), plainURL(req.URL(r.base)), err)
+}

@@ -1,0 +1,183 @@
+package remote
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/ocirequest"
+)
+
+// maxList bounds the body of one page of a list.
+const maxList = 32 << 20
+
+// Tags lists the tags, following the registry's pages.
+func (r *Repository) Tags(ctx context.Context, after string) iter.Seq2[string, error] {
+	req := ocirequest.Request{Kind: ocirequest.TagList, Last: after, N: ocirequest.NoLimit}
+	return pages(ctx, exchange{request: req}, r.send, func(body []byte) ([]string, error) {
+		var list struct {
+			Tags []string `json:"tags"`
+		}
+		err := unmarshal(body, &list)
+		return list.Tags, err
+	})
+}
+
+// Repositories lists the registry's catalog.
+func (r *Registry) Repositories(ctx context.Context, after string) iter.Seq2[string, error] {
+	req := ocirequest.Request{Kind: ocirequest.Catalog, Last: after, N: ocirequest.NoLimit}
+	return pages(ctx, exchange{request: req}, r.send, func(body []byte) ([]string, error) {
+		var list struct {
+			Repositories []string `json:"repositories"`
+		}
+		err := unmarshal(body, &list)
+		return list.Repositories, err
+	})
+}
+
+// Referrers lists the referrers of a subject. From a registry that lacks the endpoint they are read
+// from the tag that stands in for it ("Referrers Tag Schema").
+func (r *Repository) Referrers(ctx context.Context, subject digest.Digest, opts *berth.ReferrersOptions) iter.Seq2[v1.Descriptor, error] {
+	if opts == nil {
+		opts = &berth.ReferrersOptions{}
+	}
+	return func(yield func(v1.Descriptor, error) bool) {
+		if err := berth.ValidateDigest(subject); err != nil {
+			yield(v1.Descriptor{}, err)
+			return
+		}
+		req := ocirequest.Request{Kind: ocirequest.ReferrerList, Digest: subject,
+			ArtifactType: opts.ArtifactType, Last: string(opts.After), N: ocirequest.NoLimit}
+		for desc, err := range pages(ctx, exchange{request: req}, r.send, readReferrers) {
+			var refused *Error
+			if errors.As(err, &refused) && refused.Status == http.StatusNotFound {
+				r.fallbackReferrers(ctx, subject, opts, yield)
+				return
+			}
+			if err == nil && !wanted(desc, opts) {
+				continue
+			}
+			if !yield(desc, err) {
+				return
+			}
+		}
+	}
+}
+
+func wanted(desc v1.Descriptor, opts *berth.ReferrersOptions) bool {
+	return (opts.ArtifactType == "" || desc.ArtifactType == opts.ArtifactType) && desc.Digest > opts.After
+}
+
+func (r *Repository) fallbackReferrers(ctx context.Context, subject digest.Digest, opts *berth.ReferrersOptions, yield func(v1.Descriptor, error) bool) {
+	m, err := r.FetchManifest(ctx, fallbackTag(subject))
+	if errors.Is(err, berth.ErrManifestUnknown) {
+		return
+	}
+	if err != nil {
+		yield(v1.Descriptor{}, err)
+		return
+	}
+	descs, err := readReferrers(m.Raw)
+	if err != nil {
+		yield(v1.Descriptor{}, err)
+		return
+	}
+	slices.SortFunc(descs, func(a, b v1.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
+	for _, desc := range descs {
+		if wanted(desc, opts) && !yield(desc, nil) {
+			return
+		}
+	}
+}
+
+// fallbackTag is the tag that lists a subject's referrers where the endpoint is missing.
+func fallbackTag(subject digest.Digest) string {
+	algorithm, encoded := subject.Algorithm().String(), subject.Encoded()
+	return algorithm[:min(len(algorithm), 32)] + "-" + encoded[:min(len(encoded), 64)]
+}
+
+func readReferrers(body []byte) ([]v1.Descriptor, error) {
+	var index v1.Index
+	err := unmarshal(body, &index)
+	return index.Manifests, err
+}
+
+func unmarshal(body []byte, v any) error {
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("the list that the registry sent does not parse: %w", err)
+	}
+	return nil
+}
+
+type sender func(context.Context, exchange) (*http.Response, error)
+
+// pages yields the entries of all pages of a list.
+func pages[T any](ctx context.Context, e exchange, send sender, read func([]byte) ([]T, error)) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for {
+			entries, next, err := onePage(ctx, e, send, read)
+			for _, entry := range entries {
+				if !yield(entry, nil) {
+					return
+				}
+			}
+			if err != nil {
+				yield(*new(T), err)
+				return
+			}
+			if next == nil {
+				return
+			}
+			e.location = next
+		}
+	}
+}
+
+func onePage[T any](ctx context.Context, e exchange, send sender, read func([]byte) ([]T, error)) ([]T, *url.URL, error) {
+	resp, err := send(ctx, e)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer drop(resp)
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxList))
+	if err != nil {
+		return nil, nil, err
+	}
+	entries, err := read(body)
+	if err != nil {
+		return nil, nil, err
+	}
+	next, err := nextPage(resp)
+	return entries, next, err
+}
+
+// nextPage finds the Link to the next page (RFC 8288). It must be on the same host: another one
+// would be sent the credentials of this.
+func nextPage(resp *http.Response) (*url.URL, error) {
+	for _, value := range resp.Header.Values("Link") {
+		target, params, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(value), "<"), ">")
+		if !ok || !strings.Contains(strings.ReplaceAll(params, `"`, ""), "rel=next") {
+			continue
+		}
+		next, err := resp.Request.URL.Parse(target)
+		if err != nil {
+			return nil, fmt.Errorf("the link to the next page does not parse: %w", err)
+		}
+		if next.Host != resp.Request.URL.Host || next.Scheme != resp.Request.URL.Scheme {
+			return nil, fmt.Errorf("the link to the next page leads to %s, not followed: %w", next.Host, berth.ErrDenied)
+		}
+		return next, nil
+	}
+	return nil, nil
+}

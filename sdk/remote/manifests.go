@@ -1,0 +1,243 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/ocirequest"
+	"github.com/berthoci/berth/manifest"
+)
+
+// acceptManifests is one header: there are registries that read only the first.
+func acceptManifests() http.Header {
+	return http.Header{"Accept": {strings.Join(manifest.MediaTypes(), ", ")}}
+}
+
+// Resolve asks for a manifest's descriptor by HEAD, and by GET where the registry's answer to that
+// lacks the digest, the size or a media type that was asked for.
+func (r *Repository) Resolve(ctx context.Context, ref string) (v1.Descriptor, error) {
+	if err := ocirequest.ValidateReference(ref); err != nil {
+		return v1.Descriptor{}, err
+	}
+	e := exchange{request: ocirequest.Request{Kind: ocirequest.ManifestHead, Reference: ref}, header: acceptManifests()}
+	resp, err := r.send(ctx, e)
+	if errors.Is(err, berth.ErrUnsupported) {
+		return r.resolveByGet(ctx, ref)
+	}
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	drop(resp)
+	desc := v1.Descriptor{MediaType: mediaType(resp.Header), Digest: headerDigest(resp.Header), Size: resp.ContentLength}
+	if desc.Digest == "" && ocirequest.IsDigest(ref) {
+		desc.Digest = digest.Digest(ref)
+	}
+	if desc.Digest == "" || desc.Size < 0 || manifest.KindOf(desc.MediaType) == 0 {
+		return r.resolveByGet(ctx, ref)
+	}
+	if ocirequest.IsDigest(ref) && desc.Digest != digest.Digest(ref) {
+		return v1.Descriptor{}, r.otherDigest(ref, desc.Digest)
+	}
+	return desc, nil
+}
+
+func (r *Repository) resolveByGet(ctx context.Context, ref string) (v1.Descriptor, error) {
+	m, err := r.FetchManifest(ctx, ref)
+	return m.Descriptor, err
+}
+
+func (r *Repository) otherDigest(ref string, got digest.Digest) error {
+	return fmt.Errorf("%s/%s: asked for %s, got %s: %w", r.registry.host, r.name, ref, got, berth.ErrDigestInvalid)
+}
+
+func mediaType(h http.Header) string {
+	base, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil {
+		return ""
+	}
+	return base
+}
+
+// headerDigest is the digest that the registry tells, if it is one.
+func headerDigest(h http.Header) digest.Digest {
+	d := digest.Digest(strings.ToLower(h.Get("Docker-Content-Digest")))
+	if d.Validate() != nil {
+		return ""
+	}
+	return d
+}
+
+// FetchManifest downloads a manifest and verifies it: against the digest that was asked for, or
+// else against the one that the registry tells.
+func (r *Repository) FetchManifest(ctx context.Context, ref string) (berth.Manifest, error) {
+	if err := ocirequest.ValidateReference(ref); err != nil {
+		return berth.Manifest{}, err
+	}
+	e := exchange{request: ocirequest.Request{Kind: ocirequest.ManifestGet, Reference: ref}, header: acceptManifests()}
+	resp, err := r.send(ctx, e)
+	if err != nil {
+		return berth.Manifest{}, err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, berth.MaxManifestSize+1))
+	if err != nil {
+		return berth.Manifest{}, fmt.Errorf("%s/%s%s: %w", r.registry.host, r.name, suffix(ref), err)
+	}
+	desc, err := r.verify(ref, resp.Header, raw)
+	if err != nil {
+		return berth.Manifest{}, fmt.Errorf("%s/%s%s: %w", r.registry.host, r.name, suffix(ref), err)
+	}
+	return berth.Manifest{Descriptor: desc, Raw: raw}, nil
+}
+
+// verify says what was received, if it is what was asked for.
+func (r *Repository) verify(ref string, h http.Header, raw []byte) (v1.Descriptor, error) {
+	declared := mediaType(h)
+	if manifest.KindOf(declared) == 0 {
+		declared = "" // some servers say text/plain: then the manifest's own word counts
+	}
+	doc, err := manifest.Parse(declared, raw)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	desc := manifest.Descriptor(doc.MediaType, raw)
+	if told := headerDigest(h); told != "" {
+		desc.Digest = told
+	}
+	if ocirequest.IsDigest(ref) {
+		desc.Digest = digest.Digest(ref)
+	}
+	return desc, manifest.Verify(desc, raw)
+}
+
+func suffix(ref string) string {
+	if ocirequest.IsDigest(ref) {
+		return "@" + ref
+	}
+	return ":" + ref
+}
+
+// PushManifest uploads a manifest and sets its tags.
+func (r *Repository) PushManifest(ctx context.Context, raw []byte, opts *berth.PushOptions) (v1.Descriptor, error) {
+	if opts == nil {
+		opts = &berth.PushOptions{}
+	}
+	doc, err := manifest.Parse(opts.MediaType, raw)
+	if err != nil {
+		return v1.Descriptor{}, fmt.Errorf("%s/%s: %w", r.registry.host, r.name, err)
+	}
+	desc := manifest.Descriptor(doc.MediaType, raw)
+	if opts.Digest != "" {
+		if err := berth.ValidateDigest(opts.Digest); err != nil {
+			return v1.Descriptor{}, err
+		}
+		desc.Digest = opts.Digest
+		if err := manifest.Verify(desc, raw); err != nil {
+			return v1.Descriptor{}, err
+		}
+	}
+	for _, tag := range opts.Tags {
+		if err := berth.ValidateTag(tag); err != nil {
+			return v1.Descriptor{}, err
+		}
+	}
+	return desc, r.put(ctx, desc, raw, opts)
+}
+
+// put sends the manifest once, and once more for each tag that the registry did not take along.
+func (r *Repository) put(ctx context.Context, desc v1.Descriptor, raw []byte, opts *berth.PushOptions) error {
+	req := ocirequest.Request{Kind: ocirequest.ManifestPut, Reference: string(desc.Digest), Tags: opts.Tags}
+	if len(opts.Tags) == 1 && desc.Digest.Algorithm() == digest.SHA256 {
+		req.Reference, req.Tags = opts.Tags[0], nil
+	}
+	header := conditions(opts)
+	header.Set("Content-Type", desc.MediaType)
+	answer, err := r.putOne(ctx, exchange{request: req, header: header}, desc, raw)
+	if err != nil {
+		return err
+	}
+	for _, tag := range req.Tags {
+		if slices.Contains(acceptedTags(answer), tag) {
+			continue
+		}
+		req := ocirequest.Request{Kind: ocirequest.ManifestPut, Reference: tag}
+		if _, err := r.putOne(ctx, exchange{request: req, header: header}, desc, raw); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func conditions(opts *berth.PushOptions) http.Header {
+	header := http.Header{}
+	if opts.IfMatch != "" {
+		header.Set("If-Match", `"`+string(opts.IfMatch)+`"`)
+	}
+	if opts.IfNoneMatch {
+		header.Set("If-None-Match", "*")
+	}
+	return header
+}
+
+func (r *Repository) putOne(ctx context.Context, e exchange, desc v1.Descriptor, raw []byte) (http.Header, error) {
+	e.body, e.length = bytes.NewReader(raw), int64(len(raw))
+	resp, err := r.send(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	drop(resp)
+	if told := headerDigest(resp.Header); told != "" && told != desc.Digest && told.Algorithm() == desc.Digest.Algorithm() {
+		return nil, r.otherDigest(string(desc.Digest), told)
+	}
+	return resp.Header, nil
+}
+
+// acceptedTags reads the OCI-Tag headers ("Pushing Manifests").
+func acceptedTags(h http.Header) (tags []string) {
+	for _, value := range h.Values("OCI-Tag") {
+		for tag := range strings.SplitSeq(value, ",") {
+			tags = append(tags, strings.TrimSpace(tag))
+		}
+	}
+	return tags
+}
+
+// DeleteManifest deletes a manifest by its digest.
+func (r *Repository) DeleteManifest(ctx context.Context, d digest.Digest) error {
+	if err := berth.ValidateDigest(d); err != nil {
+		return err
+	}
+	return r.delete(ctx, string(d), http.Header{})
+}
+
+// Untag deletes a tag.
+func (r *Repository) Untag(ctx context.Context, tag string, opts *berth.UntagOptions) error {
+	if err := berth.ValidateTag(tag); err != nil {
+		return err
+	}
+	header := http.Header{}
+	if opts != nil && opts.IfMatch != "" {
+		header.Set("If-Match", `"`+string(opts.IfMatch)+`"`)
+	}
+	return r.delete(ctx, tag, header)
+}
+
+func (r *Repository) delete(ctx context.Context, ref string, header http.Header) error {
+	e := exchange{request: ocirequest.Request{Kind: ocirequest.ManifestDelete, Reference: ref}, header: header}
+	resp, err := r.send(ctx, e)
+	if err != nil {
+		return err
+	}
+	return drop(resp)
+}

@@ -1,0 +1,254 @@
+// Package remote is the contract of package berth over HTTP, the client's side: any registry that
+// speaks the OCI distribution specification is a [berth.Registry].
+//
+//	registry, err := remote.New("registry.example.com", &remote.Options{Credentials: auth.Docker()})
+//	repo, err := registry.Repository("team/app")
+//	m, err := repo.FetchManifest(ctx, "v1")
+//
+// What a registry sends is believed only where it can be checked: manifests and blobs are hashed
+// while they are read, and a media type counts only if it is one that was asked for.
+//
+// A failure is an [*Error], which keeps the request, the status and what the registry said, and
+// matches the sentinels of package berth by its codes, or by status and kind of request where the
+// registry gives no code.
+//
+// # Limits
+//
+// Two things depend on the registry. [berth.PushOptions.Tags] beyond the first are set in one
+// request where it supports tag parameters, else one after the other. AllowMissing is the
+// registry's to decide; it is not sent.
+package remote
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/ocirequest"
+	"github.com/berthoci/berth/sdk/remote/auth"
+)
+
+// userAgent names the program where the caller does not.
+const userAgent = "berth"
+
+// maxDrain is what is read of a body that is not wanted, to save the connection.
+const maxDrain = 64 << 10
+
+// Options say how a registry is spoken to. Nil is the zero value.
+type Options struct {
+	// Credentials are looked up when the registry asks for them. Nil: anonymous.
+	Credentials auth.CredentialFunc
+	// PlainHTTP speaks http to a host that is not a loopback one.
+	PlainHTTP bool
+	// UserAgent names the program and its version. Zero: "berth".
+	UserAgent string
+	// Transport sends the requests, below authentication. Nil: one that keeps connections open.
+	Transport http.RoundTripper
+}
+
+// Registry is a registry that is reached over HTTP. It implements [berth.Registry].
+type Registry struct {
+	host   string
+	base   *url.URL
+	client *http.Client
+}
+
+// New returns the registry at a host: "registry.example.com", "localhost:5000". It does no I/O. The
+// scheme is http for the loopback interface and https elsewhere; a host that is given with a scheme
+// keeps it, except that http must be allowed by PlainHTTP.
+//
+// Errors: berth.ErrNameInvalid for what is no host.
+func New(host string, opts *Options) (*Registry, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	base, err := baseURL(host, opts.PlainHTTP)
+	if err != nil {
+		return nil, err
+	}
+	transport := &auth.Transport{Base: opts.Transport, Credentials: opts.Credentials, UserAgent: opts.UserAgent}
+	if transport.Base == nil {
+		transport.Base = newTransport()
+	}
+	if transport.UserAgent == "" {
+		transport.UserAgent = userAgent
+	}
+	return &Registry{host: strings.TrimPrefix(strings.TrimPrefix(host, "https://"), "http://"), base: base, client: &http.Client{Transport: transport}}, nil
+}
+
+// newTransport is net/http's own, for many requests to one host, and without compression: a blob's
+// bytes must arrive as they are.
+func newTransport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConnsPerHost = 32
+	t.DisableCompression = true
+	t.ResponseHeaderTimeout = 2 * time.Minute
+	return t
+}
+
+func baseURL(host string, plainHTTP bool) (*url.URL, error) {
+	scheme, name, given := strings.Cut(host, "://")
+	if !given {
+		scheme, name = "https", host
+	}
+	name = strings.TrimSuffix(name, "/")
+	u, err := url.Parse("//" + name)
+	if err != nil || u.Hostname() == "" || u.Host != name {
+		return nil, fmt.Errorf("registry %.100q: %w: want HOST or HOST:PORT, like registry.example.com or localhost:5000", host, berth.ErrNameInvalid)
+	}
+	loopback := IsLoopback(u.Hostname())
+	switch {
+	case !given && (loopback || plainHTTP):
+		scheme = "http"
+	case scheme == "http" && !loopback && !plainHTTP:
+		return nil, fmt.Errorf("registry %s: %w: plain http is for loopback hosts; use https, or say that this host is insecure", host, berth.ErrUnsupported)
+	case scheme != "http" && scheme != "https":
+		return nil, fmt.Errorf("registry %.100q: %w: the scheme must be https", host, berth.ErrNameInvalid)
+	}
+	return &url.URL{Scheme: scheme, Host: apiHost(name)}, nil
+}
+
+// apiHost is where a registry's API is: Docker Hub's is not at the name that its images have.
+func apiHost(name string) string {
+	switch name {
+	case "docker.io", "index.docker.io":
+		return "registry-1.docker.io"
+	}
+	return name
+}
+
+// IsLoopback reports whether a host name, without a port, is sure to be this machine: an address of
+// the loopback interface, "localhost", or a name below it (RFC 6761, 6.3).
+func IsLoopback(name string) bool {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		return true
+	}
+	ip := net.ParseIP(name)
+	return ip != nil && ip.IsLoopback()
+}
+
+// Host is the registry's name, as references to it begin.
+func (r *Registry) Host() string { return r.host }
+
+// Ping asks whether the registry speaks the protocol, and whether the credentials are good for it.
+//
+// Errors: berth.ErrUnauthorized; berth.ErrUnsupported where it is something else that answers.
+func (r *Registry) Ping(ctx context.Context) error {
+	resp, err := r.send(ctx, exchange{request: ocirequest.Request{Kind: ocirequest.Ping}})
+	if err != nil {
+		return err
+	}
+	return drop(resp)
+}
+
+// Repository returns the repository of that name. On Docker Hub a name of one part is one of its
+// library.
+func (r *Registry) Repository(name string) (berth.Repository, error) { return r.Open(name) }
+
+// Open is Repository with the type that has more to offer: see [Repository.PushBlob].
+//
+// Errors: berth.ErrNameInvalid.
+func (r *Registry) Open(name string) (*Repository, error) {
+	if err := berth.ValidateRepository(name); err != nil {
+		return nil, err
+	}
+	path := name
+	if r.base.Host == "registry-1.docker.io" && !strings.Contains(name, "/") {
+		path = "library/" + name
+	}
+	return &Repository{registry: r, name: name, path: path}, nil
+}
+
+// Repository is one repository of a registry. It implements [berth.Repository].
+type Repository struct {
+	registry *Registry
+	name     string
+	path     string // the name as it stands in URLs
+}
+
+// Name is the repository's name, without the host.
+func (r *Repository) Name() string { return r.name }
+
+// exchange is a request to send, and what it needs beyond its route.
+type exchange struct {
+	request ocirequest.Request
+	// location replaces the route's URL, where the registry has said where to go on.
+	location *url.URL
+	header   http.Header
+	body     io.Reader
+	// length of the body if it is known, or -1.
+	length int64
+	// again opens the body once more, so that the request can be sent twice. May be nil.
+	again func() (io.ReadCloser, error)
+	// accept lists the statuses that are no failure. None: 200 to 299.
+	accept []int
+	scopes []auth.Scope
+}
+
+func (r *Repository) send(ctx context.Context, e exchange) (*http.Response, error) {
+	e.request.Repository = r.path
+	e.scopes = append(e.scopes, auth.Repository(r.path, actions(e.request.Kind)...))
+	return r.registry.send(ctx, e)
+}
+
+// actions are what a token must allow for a kind of request.
+func actions(kind ocirequest.Kind) []string {
+	switch kind {
+	case ocirequest.BlobDelete, ocirequest.ManifestDelete:
+		return []string{"delete", "pull", "push"}
+	case ocirequest.BlobGet, ocirequest.BlobHead, ocirequest.ManifestGet, ocirequest.ManifestHead,
+		ocirequest.TagList, ocirequest.ReferrerList:
+		return []string{"pull"}
+	}
+	return []string{"pull", "push"}
+}
+
+// send sends a request and returns its answer, with the body open, or an *Error.
+func (r *Registry) send(ctx context.Context, e exchange) (*http.Response, error) {
+	req, err := e.request.New(auth.WithScopes(ctx, e.scopes...), r.base, e.body)
+	if err != nil {
+		return nil, err
+	}
+	if e.location != nil {
+		req.URL, req.Host = e.location, ""
+	}
+	for key, values := range e.header {
+		req.Header[key] = values
+	}
+	if e.body != nil && e.length >= 0 {
+		req.ContentLength = e.length
+	}
+	if e.again != nil {
+		req.GetBody = e.again
+	}
+	resp, err := r.client.Do(req)
+	if err != nil {
+		return nil, r.transportError(e.request, err)
+	}
+	if !accepted(resp.StatusCode, e.accept) {
+		return nil, newError(e.request, resp)
+	}
+	return resp, nil
+}
+
+func accepted(status int, accept []int) bool {
+	for _, s := range accept {
+		if s == status {
+			return true
+		}
+	}
+	return len(accept) == 0 && status >= 200 && status < 300
+}
+
+// drop ends a response whose body is not wanted.
+func drop(resp *http.Response) error {
+	io.CopyN(io.Discard, resp.Body, maxDrain)
+	return resp.Body.Close()
+}

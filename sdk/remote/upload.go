@@ -1,0 +1,288 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/ocirequest"
+	"github.com/berthoci/berth/sdk/remote/auth"
+)
+
+// PushBlob uploads a blob whose digest and size are known, in one request after the one that begins
+// the upload. open gives the blob's bytes from the start; it is called once more for each time that
+// the request has to be sent again.
+//
+// Errors: those of Commit; berth.ErrDigestInvalid where the bytes are not what desc says.
+func (r *Repository) PushBlob(ctx context.Context, desc v1.Descriptor, open func() (io.ReadCloser, error)) error {
+	up, err := r.begin(ctx, &berth.UploadOptions{Algorithm: desc.Digest.Algorithm()})
+	if err != nil {
+		return err
+	}
+	body, err := open()
+	if err != nil {
+		return errors.Join(err, up.Cancel(ctx))
+	}
+	e := up.finish(desc.Digest)
+	e.body, e.length, e.again = body, desc.Size, open
+	if desc.Size == 0 {
+		body.Close()
+		e.body, e.again = http.NoBody, nil
+	}
+	e.header.Set("Content-Type", octetStream)
+	resp, err := r.send(ctx, e)
+	if err != nil {
+		return fmt.Errorf("push blob %s: %w", desc.Digest, err)
+	}
+	return drop(resp)
+}
+
+// NewUpload begins an upload, or mounts a blob.
+func (r *Repository) NewUpload(ctx context.Context, opts *berth.UploadOptions) (berth.Upload, error) {
+	if opts == nil {
+		opts = &berth.UploadOptions{}
+	}
+	if opts.Mount != "" {
+		up, err := r.mount(ctx, opts)
+		if err != nil || up != nil {
+			return orNil(up), err
+		}
+	}
+	up, err := r.begin(ctx, opts)
+	return orNil(up), err
+}
+
+// orNil keeps a nil *upload from becoming an interface that is not nil.
+func orNil(up *upload) berth.Upload {
+	if up == nil {
+		return nil
+	}
+	return up
+}
+
+// mount asks for a blob of another repository. A registry that will not may answer with an upload,
+// which is used, or with a refusal, which is not the end: nil and no error.
+func (r *Repository) mount(ctx context.Context, opts *berth.UploadOptions) (*upload, error) {
+	e := exchange{
+		request: ocirequest.Request{Kind: ocirequest.UploadMount, Digest: opts.Mount, From: opts.From},
+		accept:  []int{http.StatusCreated, http.StatusAccepted},
+	}
+	if opts.From != "" {
+		e.scopes = []auth.Scope{auth.Repository(opts.From, "pull")}
+	}
+	resp, err := r.send(ctx, e)
+	var refused *Error
+	if errors.As(err, &refused) {
+		switch refused.Status {
+		case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed:
+			return nil, nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer drop(resp)
+	if resp.StatusCode == http.StatusCreated {
+		return nil, berth.ErrMounted
+	}
+	return r.newUpload(ctx, resp)
+}
+
+func (r *Repository) begin(ctx context.Context, opts *berth.UploadOptions) (*upload, error) {
+	req := ocirequest.Request{Kind: ocirequest.UploadStart}
+	if opts.Algorithm != digest.SHA256 {
+		req.Algorithm = opts.Algorithm
+	}
+	resp, err := r.send(ctx, exchange{request: req, accept: []int{http.StatusAccepted}})
+	if err != nil {
+		return nil, err
+	}
+	defer drop(resp)
+	return r.newUpload(ctx, resp)
+}
+
+// ResumeUpload asks the registry how far an upload is.
+func (r *Repository) ResumeUpload(ctx context.Context, id string) (berth.Upload, error) {
+	location, err := r.registry.base.Parse(r.uploadAddress(id))
+	if err != nil {
+		return nil, fmt.Errorf("%s/%s: %w: %.60q", r.registry.host, r.name, berth.ErrUploadUnknown, id)
+	}
+	resp, err := r.send(ctx, exchange{request: ocirequest.Request{Kind: ocirequest.UploadStatus}, location: location})
+	if err != nil {
+		return nil, err
+	}
+	defer drop(resp)
+	up, err := r.newUpload(ctx, resp)
+	return orNil(up), err
+}
+
+// uploadAddress is the inverse of [upload.ID].
+func (r *Repository) uploadAddress(id string) string {
+	if strings.HasPrefix(id, "/") || strings.Contains(id, "://") {
+		return id
+	}
+	return r.uploads() + id
+}
+
+// uploads is where the uploads of this repository commonly are.
+func (r *Repository) uploads() string {
+	return ocirequest.Request{Kind: ocirequest.UploadStart, Repository: r.path}.Path()
+}
+
+// upload is an upload that the registry has begun. Its context governs the writes.
+type upload struct {
+	ctx      context.Context
+	repo     *Repository
+	location *url.URL
+	size     int64
+	over     bool
+}
+
+func (r *Repository) newUpload(ctx context.Context, resp *http.Response) (*upload, error) {
+	up := &upload{ctx: ctx, repo: r}
+	return up, up.follow(resp)
+}
+
+// follow takes from an answer where the upload goes on and how far it is.
+func (u *upload) follow(resp *http.Response) error {
+	location, err := resp.Location()
+	if err != nil && u.location == nil {
+		return fmt.Errorf("%s/%s: the registry does not say where to upload to", u.repo.registry.host, u.repo.name)
+	}
+	if err == nil {
+		u.location = location
+	}
+	u.size = uploadedSize(resp.Header, u.size)
+	return nil
+}
+
+// uploadedSize reads how much has arrived. A Range of 0-0 is no byte, or one: only the caller knows.
+func uploadedSize(h http.Header, known int64) int64 {
+	if exact, err := strconv.ParseInt(h.Get(ocirequest.HeaderOffset), 10, 64); err == nil {
+		return exact
+	}
+	_, last, err := ocirequest.ParseChunkRange(h.Get("Range"))
+	if err != nil || last == 0 {
+		return known
+	}
+	return last + 1
+}
+
+// ID is what the registry added to the address of the repository's uploads, or all of the address
+// where it chose another one.
+func (u *upload) ID() string {
+	if u.location.Host != u.repo.registry.base.Host {
+		return u.location.String()
+	}
+	return strings.TrimPrefix(u.location.RequestURI(), u.repo.uploads())
+}
+
+func (u *upload) Size() int64 { return u.size }
+
+// Write sends p as one chunk.
+func (u *upload) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	e := u.chunk()
+	e.header.Set("Content-Range", fmt.Sprintf("%d-%d", u.size, u.size+int64(len(p))-1))
+	e.body, e.length = bytes.NewReader(p), int64(len(p))
+	if err := u.patch(e); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// ReadFrom sends all of r as one request, however long it is.
+func (u *upload) ReadFrom(r io.Reader) (int64, error) {
+	counted := &counter{Reader: r}
+	e := u.chunk()
+	e.body, e.length = counted, -1
+	err := u.patch(e)
+	if err == nil && u.size < counted.n {
+		u.size = counted.n
+	}
+	return counted.n, err
+}
+
+// counter counts what is read through it, and hides what else the reader can do.
+type counter struct {
+	io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+func (u *upload) chunk() exchange {
+	return exchange{
+		request:  ocirequest.Request{Kind: ocirequest.UploadChunk},
+		location: u.location,
+		header:   http.Header{"Content-Type": {octetStream}},
+	}
+}
+
+func (u *upload) patch(e exchange) error {
+	resp, err := u.repo.send(u.ctx, e)
+	if err != nil {
+		return err
+	}
+	defer drop(resp)
+	return u.follow(resp)
+}
+
+func (u *upload) finish(d digest.Digest) exchange {
+	location := *u.location
+	query := location.Query()
+	query.Set("digest", string(d))
+	location.RawQuery = query.Encode()
+	return exchange{
+		request:  ocirequest.Request{Kind: ocirequest.UploadFinish},
+		location: &location,
+		header:   http.Header{},
+		accept:   []int{http.StatusCreated, http.StatusNoContent},
+	}
+}
+
+func (u *upload) Commit(ctx context.Context, d digest.Digest) (v1.Descriptor, error) {
+	if err := berth.ValidateDigest(d); err != nil {
+		return v1.Descriptor{}, err
+	}
+	u.over = true
+	resp, err := u.repo.send(ctx, u.finish(d))
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	return v1.Descriptor{MediaType: octetStream, Digest: d, Size: u.size}, drop(resp)
+}
+
+// Close leaves the upload to the registry, which ends it when nobody comes back.
+func (u *upload) Close() error {
+	u.over = true
+	return nil
+}
+
+func (u *upload) Cancel(ctx context.Context) error {
+	if u.over {
+		return nil
+	}
+	u.over = true
+	resp, err := u.repo.send(ctx, exchange{request: ocirequest.Request{Kind: ocirequest.UploadCancel}, location: u.location})
+	if err != nil {
+		return err
+	}
+	return drop(resp)
+}
