@@ -1,0 +1,170 @@
+package embedded_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/host"
+	"github.com/berthoci/berth/internal/registrytest"
+	"github.com/berthoci/berth/ocilayout"
+	"github.com/berthoci/berth/plugin"
+	"github.com/berthoci/berth/sdk/embedded"
+	"github.com/berthoci/berth/sdk/remote"
+	"github.com/berthoci/berth/sdk/remote/auth"
+)
+
+// The test binary is a tool that has berth embedded: started as a plugin, it is one.
+func TestMain(m *testing.M) {
+	embedded.Main()
+	actAsHost()
+	os.Exit(m.Run())
+}
+
+func launchers() map[string]host.Launcher {
+	return map[string]host.Launcher{"plugin": host.Self(), "in process": embedded.InProcess()}
+}
+
+func openSession(t *testing.T, launcher host.Launcher, dir string) *host.Session {
+	t.Helper()
+	s, err := host.Open(t.Context(), host.Options{Layout: dir, Launcher: launcher})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func registryAt(t *testing.T, e plugin.Endpoint) *remote.Registry {
+	t.Helper()
+	token := auth.Static(e.Address, auth.Credential{Username: "berth", Password: e.Token})
+	registry, err := remote.New(e.Address, &remote.Options{Credentials: token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return registry
+}
+
+func TestContract(t *testing.T) {
+	for name, launcher := range launchers() {
+		t.Run(name, func(t *testing.T) {
+			registrytest.Run(t, func(t *testing.T) berth.Registry {
+				return registryAt(t, openSession(t, launcher, t.TempDir()).Endpoint())
+			})
+		})
+	}
+}
+
+func TestHelloTellsWhoItIs(t *testing.T) {
+	for name, launcher := range launchers() {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			info := openSession(t, launcher, dir).Info()
+			if info.Layout != dir || info.PID == 0 || info.Version == "" {
+				t.Errorf("got %+v", info)
+			}
+			if own := info.PID == os.Getpid(); own != (name == "in process") {
+				t.Errorf("the plugin's process is %d, this one %d", info.PID, os.Getpid())
+			}
+		})
+	}
+}
+
+func TestTheTokenIsNeeded(t *testing.T) {
+	for name, launcher := range launchers() {
+		t.Run(name, func(t *testing.T) {
+			e := openSession(t, launcher, t.TempDir()).Endpoint()
+			if err := registryAt(t, e).Ping(t.Context()); err != nil {
+				t.Errorf("with the token: %v", err)
+			}
+			for _, wrong := range []string{"", "wrong"} {
+				e.Token = wrong
+				if err := registryAt(t, e).Ping(t.Context()); !errors.Is(err, berth.ErrUnauthorized) {
+					t.Errorf("with token %q: got %v", wrong, err)
+				}
+			}
+		})
+	}
+}
+
+// An error that the plugin meets before the handshake comes to the host with its code and text.
+func TestALayoutInUse(t *testing.T) {
+	for name, launcher := range launchers() {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			layout, err := ocilayout.Open(t.Context(), dir, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer layout.Close()
+			_, err = host.Open(t.Context(), host.Options{Layout: dir, Launcher: launcher})
+			if !errors.Is(err, berth.ErrLayoutInUse) {
+				t.Errorf("got %v, want ErrLayoutInUse", err)
+			}
+		})
+	}
+}
+
+func TestAnOpenThatIsCancelled(t *testing.T) {
+	for name, launcher := range launchers() {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			dir := t.TempDir()
+			if _, err := host.Open(ctx, host.Options{Layout: dir, Launcher: launcher}); !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v, want context.Canceled", err)
+			}
+			openSession(t, launcher, dir) // nobody holds it
+		})
+	}
+}
+
+func TestCloseLeavesAWholeLayout(t *testing.T) {
+	for name, launcher := range launchers() {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for range 2 {
+				s, err := host.Open(t.Context(), host.Options{Layout: dir, Launcher: launcher, Logger: slog.Default()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				select {
+				case <-s.Done():
+				case <-time.After(time.Minute):
+					t.Error("the session is not done")
+				}
+				if _, err := os.Stat(filepath.Join(dir, "index.json")); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+func TestABinaryThatIsNoPlugin(t *testing.T) {
+	dir := t.TempDir()
+	script := filepath.Join(dir, "berth")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho 'wrong program' >&2\nexit 3\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{script, filepath.Join(dir, "absent"), "no-such-berth-on-path"} {
+		_, err := host.Open(t.Context(), host.Options{Layout: t.TempDir(), Launcher: host.Binary(name)})
+		if err == nil {
+			t.Errorf("%s was started", name)
+			continue
+		}
+		t.Log(err)
+	}
+}

@@ -1,0 +1,88 @@
+//go:build unix
+
+package embedded_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/berthoci/berth/host"
+)
+
+const hostVariable = "BERTH_TEST_HOST_OF"
+
+// actAsHost is the life of a host that will be killed: it opens a layout, tells the plugin's process
+// number, and waits.
+func actAsHost() {
+	dir := os.Getenv(hostVariable)
+	if dir == "" {
+		return
+	}
+	s, err := host.Open(context.Background(), host.Options{Layout: dir, Launcher: host.Self()})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println(s.Info().PID)
+	select {}
+}
+
+func TestNoPluginOutlivesItsHost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills processes")
+	}
+	dir := t.TempDir()
+	for round := range 20 {
+		hostProcess, pid := startHost(t, dir)
+		if err := hostProcess.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		hostProcess.Wait()
+		if !gone(pid, 5*time.Second) {
+			syscall.Kill(pid, syscall.SIGKILL)
+			t.Fatalf("round %d: plugin %d is alive after its host", round, pid)
+		}
+	}
+	openSession(t, host.Self(), dir)
+}
+
+func startHost(t *testing.T, dir string) (*exec.Cmd, int) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), hostVariable+"="+dir)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	pid, convErr := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil || convErr != nil {
+		t.Fatalf("the host said %q, %v", line, err)
+	}
+	return cmd, pid
+}
+
+// gone waits until a process has ended. One that nobody has waited for yet is a zombie, and has.
+func gone(pid int, within time.Duration) bool {
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if syscall.Kill(pid, 0) != nil {
+			return true
+		}
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err == nil && strings.Contains(string(stat), ") Z ") {
+			return true
+		}
+	}
+	return false
+}

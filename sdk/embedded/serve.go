@@ -1,0 +1,90 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/ocilayout"
+	"github.com/berthoci/berth/server"
+)
+
+// ServeOptions say what Serve serves, and where.
+type ServeOptions struct {
+	// Layout is the layout directory.
+	Layout string
+	// Address is HOST:PORT. The host must be one of the loopback interface; port 0 is any that is
+	// free.
+	Address string
+	// Server says how the layout is served.
+	Server server.Options
+	// Ready is called once, with the address that the registry answers at. May be nil.
+	Ready func(address string)
+	// Logger is told what an operator should know. Nil: nobody.
+	Logger *slog.Logger
+}
+
+// Serve serves a layout until the context ends. Requests that are under way may finish then, and the
+// layout's index.json is brought up to date.
+//
+// Errors: berth.ErrLayoutInUse, berth.ErrLayoutInvalid; berth.ErrDenied for an address beyond the
+// loopback interface.
+func Serve(ctx context.Context, opts ServeOptions) (err error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := checkLoopback(opts.Address); err != nil {
+		return err
+	}
+	layout, err := ocilayout.Open(ctx, opts.Layout, &ocilayout.Options{Logger: opts.Logger})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, layout.Close()) }()
+	listener, err := net.Listen("tcp", opts.Address)
+	if err != nil {
+		return fmt.Errorf("address %s: %w; stop what listens there, or choose another --addr", opts.Address, plainCause(err))
+	}
+	opts.Server.Logger = opts.Logger
+	srv := newHTTPServer(layout, &opts.Server)
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(listener) }()
+	if opts.Ready != nil {
+		opts.Ready(listener.Addr().String())
+	}
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	err = shutdown(srv)
+	if served := <-served; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return err
+}
+
+// plainCause is a network error without the operation and address that are told already.
+func plainCause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+// checkLoopback refuses addresses that others can reach: there is no encryption on this one.
+func checkLoopback(address string) error {
+	name, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("address %q: want HOST:PORT, like 127.0.0.1:5000: %w", address, berth.ErrNameInvalid)
+	}
+	if ip := net.ParseIP(name); name == "localhost" || (ip != nil && ip.IsLoopback()) {
+		return nil
+	}
+	return fmt.Errorf("address %s: %w: only loopback addresses are served, like 127.0.0.1:5000", address, berth.ErrDenied)
+}
