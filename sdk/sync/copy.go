@@ -1,0 +1,296 @@
+package sync
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/manifest"
+)
+
+// Fetcher opens what a descriptor describes. The caller closes it. It may be called at once.
+type Fetcher interface {
+	Fetch(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, error)
+}
+
+// Target is where an image goes. Its methods may be called at once.
+type Target interface {
+	// Has reports whether the content is there already.
+	Has(ctx context.Context, desc v1.Descriptor) (bool, error)
+	// PutBlob stores a blob, and says how it came. open gives its bytes from the start, each time.
+	PutBlob(ctx context.Context, desc v1.Descriptor, open func() (io.ReadCloser, error)) (Action, error)
+	// PutManifest stores a manifest whose children are there. root is set for the last one, which
+	// is what the image's names shall point to.
+	PutManifest(ctx context.Context, desc v1.Descriptor, raw []byte, root bool) error
+}
+
+// Action is what was done for one blob or manifest.
+type Action string
+
+// The actions.
+const (
+	// Existing: it was there, nothing was sent.
+	Existing Action = "existing"
+	// Mounted: another repository of the target has it, nothing was sent.
+	Mounted Action = "mounted"
+	// Sent: its bytes were sent.
+	Sent Action = "sent"
+)
+
+// Event tells how a copy goes. While a blob's bytes travel, Action is empty and Bytes is how many
+// have so far; a smaller number than before means that they are sent again.
+type Event struct {
+	Descriptor v1.Descriptor
+	Action     Action
+	Bytes      int64
+}
+
+// CopyOptions restrict a copy. Nil is the zero value.
+type CopyOptions struct {
+	// Parallel is how many blobs travel at once. Zero: 4.
+	Parallel int
+	// Progress is called as the copy goes, from several goroutines at once. May be nil.
+	Progress func(Event)
+}
+
+// Stats are what a copy did.
+type Stats struct {
+	// Blobs and manifests, by what was done for them.
+	Existing int `json:"existing"`
+	Mounted  int `json:"mounted"`
+	Sent     int `json:"sent"`
+	// Bytes that were sent.
+	Bytes int64 `json:"bytes"`
+}
+
+// add sums up two copies.
+func (s Stats) add(o Stats) Stats {
+	return Stats{s.Existing + o.Existing, s.Mounted + o.Mounted, s.Sent + o.Sent, s.Bytes + o.Bytes}
+}
+
+const (
+	defaultParallel = 4
+	// maxDepth bounds how deep indexes may be nested.
+	maxDepth = 8
+)
+
+// Copy brings an image to a target: blobs first, then manifests from the leaves to the root, each
+// once. A manifest is believed only if it is what its descriptor says; a blob is verified by the
+// target. When Copy fails nothing names what it has brought.
+//
+// Errors: berth.ErrBlobUnknown and berth.ErrDigestInvalid with the descriptor's digest, where the
+// source lacks something or gives something else; those of the target.
+func Copy(ctx context.Context, from Fetcher, to Target, root v1.Descriptor, opts *CopyOptions) (Stats, error) {
+	c := &copier{from: from, to: to, seen: map[digest.Digest]bool{}}
+	if opts != nil {
+		c.opts = *opts
+	}
+	if c.opts.Parallel <= 0 {
+		c.opts.Parallel = defaultParallel
+	}
+	if err := c.gather(ctx, root, 0); err != nil {
+		return c.stats, err
+	}
+	if err := c.copyBlobs(ctx); err != nil {
+		return c.stats, err
+	}
+	return c.stats, c.copyManifests(ctx)
+}
+
+// copier is one copy on its way.
+type copier struct {
+	from Fetcher
+	to   Target
+	opts CopyOptions
+
+	blobs     []v1.Descriptor
+	manifests []berth.Manifest // children before parents, the root last
+	seen      map[digest.Digest]bool
+
+	mu    sync.Mutex // guards the fields below
+	stats Stats
+}
+
+// gather reads all manifests below desc, and lists the blobs that they need.
+func (c *copier) gather(ctx context.Context, desc v1.Descriptor, depth int) error {
+	if c.seen[desc.Digest] {
+		return nil
+	}
+	c.seen[desc.Digest] = true
+	if depth > maxDepth {
+		return fmt.Errorf("%s: %w: indexes are nested deeper than %d", desc.Digest, berth.ErrManifestInvalid, maxDepth)
+	}
+	raw, err := c.read(ctx, desc)
+	if err != nil {
+		return err
+	}
+	doc, err := manifest.Parse(desc.MediaType, raw)
+	if err != nil {
+		return fmt.Errorf("%s: %w", desc.Digest, err)
+	}
+	for _, child := range doc.Required() {
+		if err := c.gatherChild(ctx, child, depth); err != nil {
+			return err
+		}
+	}
+	desc.MediaType = doc.MediaType
+	c.manifests = append(c.manifests, berth.Manifest{Descriptor: desc, Raw: raw})
+	return nil
+}
+
+func (c *copier) gatherChild(ctx context.Context, child v1.Descriptor, depth int) error {
+	if manifest.KindOf(child.MediaType) != 0 {
+		return c.gather(ctx, child, depth+1)
+	}
+	if !c.seen[child.Digest] {
+		c.seen[child.Digest] = true
+		c.blobs = append(c.blobs, child)
+	}
+	return nil
+}
+
+// read reads a manifest whole and verifies it.
+func (c *copier) read(ctx context.Context, desc v1.Descriptor) ([]byte, error) {
+	if desc.Size > berth.MaxManifestSize {
+		return nil, fmt.Errorf("manifest %s has %d bytes: %w", desc.Digest, desc.Size, berth.ErrSizeInvalid)
+	}
+	content, err := c.from.Fetch(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	defer content.Close()
+	raw, err := io.ReadAll(io.LimitReader(content, desc.Size+1))
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", desc.Digest, err)
+	}
+	return raw, manifest.Verify(desc, raw)
+}
+
+func (c *copier) copyBlobs(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(c.opts.Parallel)
+	for _, desc := range c.blobs {
+		group.Go(func() error {
+			if err := c.copyBlob(ctx, desc); err != nil {
+				return fmt.Errorf("blob %s: %w", desc.Digest, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+func (c *copier) copyBlob(ctx context.Context, desc v1.Descriptor) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	there, err := c.to.Has(ctx, desc)
+	if err != nil {
+		return err
+	}
+	if there {
+		c.done(desc, Existing)
+		return nil
+	}
+	action, err := c.to.PutBlob(ctx, desc, func() (io.ReadCloser, error) {
+		content, err := c.from.Fetch(ctx, desc)
+		return c.watched(desc, content), err
+	})
+	if err == nil {
+		c.done(desc, action)
+	}
+	return err
+}
+
+// copyManifests pushes the root even where it is there: its names may not point to it.
+func (c *copier) copyManifests(ctx context.Context) error {
+	for i, m := range c.manifests {
+		root := i == len(c.manifests)-1
+		if !root {
+			there, err := c.to.Has(ctx, m.Descriptor)
+			if err != nil {
+				return fmt.Errorf("manifest %s: %w", m.Descriptor.Digest, err)
+			}
+			if there {
+				c.done(m.Descriptor, Existing)
+				continue
+			}
+		}
+		if err := c.to.PutManifest(ctx, m.Descriptor, m.Raw, root); err != nil {
+			return fmt.Errorf("manifest %s: %w", m.Descriptor.Digest, err)
+		}
+		c.done(m.Descriptor, Sent)
+	}
+	return nil
+}
+
+func (c *copier) done(desc v1.Descriptor, action Action) {
+	one := Stats{}
+	switch action {
+	case Existing:
+		one.Existing = 1
+	case Mounted:
+		one.Mounted = 1
+	default:
+		one.Sent, one.Bytes = 1, desc.Size
+	}
+	c.mu.Lock()
+	c.stats = c.stats.add(one)
+	c.mu.Unlock()
+	c.tell(Event{Descriptor: desc, Action: action, Bytes: desc.Size})
+}
+
+func (c *copier) tell(e Event) {
+	if c.opts.Progress != nil {
+		c.opts.Progress(e)
+	}
+}
+
+// watched tells about a blob's bytes as they are read.
+func (c *copier) watched(desc v1.Descriptor, content io.ReadCloser) io.ReadCloser {
+	if content == nil || c.opts.Progress == nil {
+		return content
+	}
+	return &watched{ReadCloser: content, copier: c, desc: desc}
+}
+
+type watched struct {
+	io.ReadCloser
+	copier *copier
+	desc   v1.Descriptor
+	bytes  int64
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.ReadCloser.Read(p)
+	w.bytes += int64(n)
+	w.copier.tell(Event{Descriptor: w.desc, Bytes: w.bytes})
+	return n, err
+}
+
+// Repository is a repository as a source of images.
+func Repository(repo berth.Repository) Fetcher { return repositorySource{repo} }
+
+type repositorySource struct{ repo berth.Repository }
+
+func (s repositorySource) Fetch(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, error) {
+	if manifest.KindOf(desc.MediaType) == 0 {
+		return s.repo.OpenBlob(ctx, desc.Digest)
+	}
+	m, err := s.repo.FetchManifest(ctx, string(desc.Digest))
+	if errors.Is(err, berth.ErrManifestUnknown) {
+		return nil, fmt.Errorf("%w: %w", berth.ErrBlobUnknown, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return io.NopCloser(bytes.NewReader(m.Raw)), nil
+}
