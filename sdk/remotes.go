@@ -1,0 +1,195 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	gosync "sync"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/sdk/pin"
+	"github.com/berthoci/berth/sdk/remote"
+	"github.com/berthoci/berth/sdk/remote/auth"
+	"github.com/berthoci/berth/sdk/sync"
+)
+
+// Remotes are the remote registries that a program speaks to, each with one pool of connections and
+// one set of tokens. All methods may run at once.
+type Remotes struct {
+	opts Options
+
+	mu    gosync.Mutex // guards the fields below
+	hosts map[string]*remote.Registry
+}
+
+// NewRemotes uses the options' Credentials, PlainHTTP and UserAgent.
+func NewRemotes(opts *Options) *Remotes {
+	r := &Remotes{hosts: map[string]*remote.Registry{}}
+	if opts != nil {
+		r.opts = *opts
+	}
+	if r.opts.Credentials == nil {
+		r.opts.Credentials = auth.Docker()
+	}
+	return r
+}
+
+// Registry returns the registry at a host. It does no I/O.
+//
+// Errors: berth.ErrNameInvalid for what is no host.
+func (r *Remotes) Registry(hostname string) (*remote.Registry, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if known := r.hosts[hostname]; known != nil {
+		return known, nil
+	}
+	registry, err := remote.New(hostname, &remote.Options{
+		Credentials: r.opts.Credentials,
+		PlainHTTP:   slices.Contains(r.opts.PlainHTTP, hostname),
+		UserAgent:   r.opts.UserAgent,
+	})
+	if err == nil {
+		r.hosts[hostname] = registry
+	}
+	return registry, err
+}
+
+// SyncOptions say what is brought where.
+type SyncOptions struct {
+	// To is HOST[/PREFIX]: the prefix is put before each repository's name.
+	To string
+	// Patterns select the tags: see sync.Selection.
+	Patterns []string
+	// Progress is told how it goes, from several goroutines at once. May be nil.
+	Progress func(sync.Event)
+}
+
+// PlanSync looks at both sides and says what Sync would do.
+//
+// Errors: sync.ErrNothing; berth.ErrUnauthorized and berth.ErrDenied, with the registry's own words.
+func (r *Registry) PlanSync(ctx context.Context, opts *SyncOptions) (*sync.Plan, error) {
+	to, prefix, err := r.target(opts.To)
+	if err != nil {
+		return nil, err
+	}
+	return sync.Make(ctx, r, to, sync.Selection{Patterns: opts.Patterns, Prefix: prefix})
+}
+
+// Sync brings tags of the layout to a remote registry: what it lacks, and nothing else. The report
+// tells each tag; it is there also when an error is.
+//
+// Errors: those of PlanSync; for what could not be brought, one joined error a tag.
+func (r *Registry) Sync(ctx context.Context, opts *SyncOptions) (*sync.Report, error) {
+	plan, err := r.PlanSync(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	to, _, err := r.target(opts.To)
+	if err != nil {
+		return nil, err
+	}
+	return sync.Apply(ctx, r, to, plan, &sync.CopyOptions{Progress: opts.Progress})
+}
+
+// target reads HOST[/PREFIX].
+func (r *Registry) target(to string) (*remote.Registry, string, error) {
+	scheme, rest, ok := strings.Cut(to, "://")
+	if !ok {
+		scheme, rest = "", to
+	}
+	hostname, prefix, _ := strings.Cut(strings.TrimSuffix(rest, "/"), "/")
+	if prefix != "" {
+		if err := berth.ValidateRepository(prefix); err != nil {
+			return nil, "", fmt.Errorf("target %q: %w", to, err)
+		}
+	}
+	if ok {
+		hostname = scheme + "://" + hostname
+	}
+	registry, err := r.remotes.Registry(hostname)
+	return registry, prefix, err
+}
+
+// Pin writes what references name now into a lock file, which is made if it is not there. What could
+// be resolved is written, what could not is told.
+//
+// Errors: pin.ErrInvalid with file and line; for each reference, why it could not be resolved.
+func (r *Registry) Pin(ctx context.Context, lockFile string, references ...string) ([]pin.Change, error) {
+	f, err := pin.Load(lockFile)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := pin.Add(ctx, f, r, references...)
+	if saveErr := f.Save(); saveErr != nil {
+		return nil, saveErr
+	}
+	return changes, err
+}
+
+// VerifyPins compares a lock file with what its references name now: in the layout, or in the remote
+// registry where the reference has a host.
+//
+// Errors: pin.ErrInvalid with file and line; for each reference that could not be asked about, why.
+func (r *Registry) VerifyPins(ctx context.Context, lockFile string) ([]pin.Drift, error) {
+	if _, err := os.Stat(lockFile); err != nil {
+		return nil, fmt.Errorf("lock file %w; berth pin add makes one", err)
+	}
+	f, err := pin.Load(lockFile)
+	if err != nil {
+		return nil, err
+	}
+	return pin.Verify(ctx, f, r)
+}
+
+// FetchReference returns the manifest that a reference names: in the layout, or in the remote
+// registry where it has a host.
+func (r *Registry) FetchReference(ctx context.Context, reference string) (berth.Manifest, error) {
+	found, err := r.locate(reference)
+	if err != nil {
+		return berth.Manifest{}, err
+	}
+	m, err := found.repo.FetchManifest(ctx, found.target)
+	return m, found.plain(err)
+}
+
+// location is a reference, and the repository that it leads to.
+type location struct {
+	reference string
+	local     bool
+	repo      *remote.Repository
+	target    string // tag or digest
+}
+
+// locate decides where a reference is to be looked up. It does no I/O.
+func (r *Registry) locate(reference string) (location, error) {
+	hostname, rest := pin.SplitHost(reference)
+	ref, err := berth.ParseReference(rest)
+	if err != nil {
+		return location{}, err
+	}
+	registry := r.Registry
+	if hostname != "" {
+		if registry, err = r.remotes.Registry(hostname); err != nil {
+			return location{}, err
+		}
+	}
+	repo, err := registry.Open(ref.Repository)
+	return location{reference, hostname == "", repo, ref.WithDefaultTag().Target()}, err
+}
+
+// plain tells an error about the layout's own registry without its address, which means nothing to
+// the user.
+func (l location) plain(err error) error {
+	if !l.local {
+		return err
+	}
+	for _, known := range []error{berth.ErrManifestUnknown, berth.ErrNameUnknown} {
+		if errors.Is(err, known) {
+			return fmt.Errorf("%s: %w in the layout; berth ls shows what there is", l.reference, known)
+		}
+	}
+	return err
+}

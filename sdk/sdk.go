@@ -1,0 +1,303 @@
+// Package sdk is what a build tool imports: a registry in one call, images into it, digests out of it,
+// and selected tags on to remote registries.
+//
+//	registry, err := sdk.Open(ctx, &sdk.Options{Layout: ".cache/images"})
+//	if err != nil {
+//		return err
+//	}
+//	defer registry.Close()
+//	pushed, err := registry.Push(ctx, source.Layout("out/image", ""), "app/hello:v1", nil)
+//	_, err = registry.Pin(ctx, "berth.lock", "app/hello:v1")
+//	report, err := registry.Sync(ctx, &sdk.SyncOptions{To: "registry.example.com/team", Patterns: []string{"app/hello:v1"}})
+//
+// # Where the registry runs
+//
+// [Open] starts a process that serves the layout, and ends it with [Registry.Close] or with this
+// process, however it ends. What is started is decided by [Options.Launcher]: a berth binary that is
+// found on PATH, this program's own binary (host.Self, where main begins with embedded.Main), or no
+// process at all (embedded.InProcess). Only sdk/embedded links the store; this package does not.
+//
+// # References
+//
+// An image in the layout is REPOSITORY:TAG or REPOSITORY@DIGEST. A reference whose first part is a
+// host, as Docker tells hosts by a dot, a colon or the name localhost, is one of a remote registry.
+//
+// # Concurrency
+//
+// All methods of Registry may run at once.
+package sdk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/host"
+	"github.com/berthoci/berth/plugin"
+	"github.com/berthoci/berth/sdk/remote"
+	"github.com/berthoci/berth/sdk/remote/auth"
+	"github.com/berthoci/berth/sdk/source"
+	"github.com/berthoci/berth/sdk/sync"
+)
+
+// LayoutVariable is the environment variable that names the layout where nothing else does.
+const LayoutVariable = "BERTH_LAYOUT"
+
+// tokenUser is the user name that goes with a session's token. Any would do.
+const tokenUser = "berth"
+
+// Options say which layout is served and how. Nil is the zero value.
+type Options struct {
+	// Layout is the layout directory. Empty: DefaultLayout.
+	Layout string
+	// Launcher starts what serves it. Nil: the binary "berth" on PATH.
+	Launcher host.Launcher
+	// Anonymous lets any program on this machine use the endpoint. Otherwise it needs the token.
+	Anonymous bool
+	// AllowMissing takes images and indexes whose children are missing.
+	AllowMissing bool
+	// Credentials for remote registries. Nil: what Docker and podman have stored (auth.Docker).
+	Credentials auth.CredentialFunc
+	// PlainHTTP speaks http to these remote hosts (HOST:PORT), beside those of the loopback interface.
+	PlainHTTP []string
+	// UserAgent names the tool and its version to remote registries. Empty: "berth".
+	UserAgent string
+	// Logger is told what the process that serves the layout logs. Nil: nobody.
+	Logger *slog.Logger
+}
+
+// Registry is a layout that is being served. It implements [berth.Registry].
+type Registry struct {
+	*remote.Registry
+	session *host.Session
+	remotes *Remotes
+}
+
+// Open serves a layout, which is made if it is not there. When it returns, the registry answers.
+//
+// Errors: berth.ErrLayoutInUse, naming who has it; berth.ErrLayoutInvalid if the directory holds
+// something else.
+func Open(ctx context.Context, opts *Options) (*Registry, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	layout, err := layoutOr(opts.Layout)
+	if err != nil {
+		return nil, err
+	}
+	launcher := opts.Launcher
+	if launcher == nil {
+		launcher = host.Binary("berth")
+	}
+	session, err := host.Open(ctx, host.Options{
+		Layout:   layout,
+		Launcher: launcher,
+		Listen:   plugin.ListenOptions{Anonymous: opts.Anonymous, AllowMissing: opts.AllowMissing},
+		Logger:   opts.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	address, token := session.Endpoint().Address, session.Endpoint().Token
+	registry, err := remote.New(address, &remote.Options{Credentials: auth.Static(address, auth.Credential{Username: tokenUser, Password: token})})
+	if err != nil {
+		return nil, errors.Join(err, session.Close())
+	}
+	return &Registry{Registry: registry, session: session, remotes: NewRemotes(opts)}, nil
+}
+
+func layoutOr(layout string) (string, error) {
+	if layout != "" {
+		return layout, nil
+	}
+	return DefaultLayout()
+}
+
+// DefaultLayout is the layout that is meant where none is named: $BERTH_LAYOUT, else "berth/layout"
+// in the user's data directory.
+func DefaultLayout() (string, error) {
+	if layout := os.Getenv(LayoutVariable); layout != "" {
+		return layout, nil
+	}
+	dir, err := dataDir()
+	if err != nil {
+		return "", fmt.Errorf("no layout is named, and there is no data directory: %w; set %s", err, LayoutVariable)
+	}
+	return filepath.Join(dir, "berth", "layout"), nil
+}
+
+// dataDir is where a user's programs keep their data: on Linux by the XDG base directory
+// specification.
+func dataDir() (string, error) {
+	switch runtime.GOOS {
+	case "windows", "darwin":
+		return os.UserConfigDir()
+	}
+	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		return dir, nil
+	}
+	home, err := os.UserHomeDir()
+	return filepath.Join(home, ".local", "share"), err
+}
+
+// Endpoint is where other programs find the registry.
+type Endpoint struct {
+	// Host is HOST:PORT. The scheme is http.
+	Host string `json:"host"`
+	// Username and Password are what the registry asks for. Empty: nothing.
+	Username string `json:"username,omitempty"`
+	Password string `json:"password,omitempty"`
+}
+
+// Endpoint tells where other programs find the registry, for as long as it is open.
+func (r *Registry) Endpoint() Endpoint {
+	e := r.session.Endpoint()
+	if e.Token == "" {
+		return Endpoint{Host: e.Address}
+	}
+	return Endpoint{Host: e.Address, Username: tokenUser, Password: e.Token}
+}
+
+// Flush brings the layout's index.json up to date with all that was pushed before, for programs that
+// read the directory. It happens by itself, a moment after each change.
+func (r *Registry) Flush(ctx context.Context) error { return r.session.Flush(ctx) }
+
+// Close ends the registry. When it returns, the layout holds all that was pushed, index.json
+// included, and no process is left.
+func (r *Registry) Close() error { return r.session.Close() }
+
+// PushOptions say how a push goes. Nil is the zero value.
+type PushOptions struct {
+	// Progress is told how it goes, from several goroutines at once. May be nil.
+	Progress func(sync.Event)
+}
+
+// Pushed is what a push or a pull has brought.
+type Pushed struct {
+	Descriptor v1.Descriptor `json:"descriptor"`
+	// Tags that point to it now.
+	Tags []string `json:"tags,omitempty"`
+	// Stats tell what moved.
+	Stats sync.Stats `json:"stats"`
+}
+
+// Push brings an image into the layout. ref is REPOSITORY[:TAG][,TAG…]; without a tag the tag is
+// "latest". All tags are set in one commit, after everything they need is there: a push that fails
+// or is cancelled names nothing.
+//
+// Errors: those of the source, with what it was; berth.ErrDigestInvalid where a blob is not what its
+// descriptor says.
+func (r *Registry) Push(ctx context.Context, from source.Source, ref string, opts *PushOptions) (Pushed, error) {
+	name, tags, err := parseTags(ref)
+	if err != nil {
+		return Pushed{}, err
+	}
+	root, err := from.Root(ctx)
+	if err != nil {
+		return Pushed{}, err
+	}
+	repo, err := r.Open(name)
+	if err != nil {
+		return Pushed{}, err
+	}
+	stats, err := sync.Copy(ctx, from, sync.ToRepository(repo, tags, nil), root, opts.copyOptions())
+	if err != nil {
+		return Pushed{}, fmt.Errorf("push %s to %s: %w", from, ref, err)
+	}
+	desc, err := repo.Resolve(ctx, tags[0])
+	return Pushed{Descriptor: desc, Tags: tags, Stats: stats}, err
+}
+
+func (o *PushOptions) copyOptions() *sync.CopyOptions {
+	if o == nil {
+		return nil
+	}
+	return &sync.CopyOptions{Progress: o.Progress}
+}
+
+// parseTags reads REPOSITORY[:TAG][,TAG…].
+func parseTags(text string) (repository string, tags []string, err error) {
+	first, more, _ := strings.Cut(text, ",")
+	ref, err := berth.ParseReference(first)
+	if err != nil {
+		return "", nil, err
+	}
+	if ref.Digest != "" {
+		return "", nil, fmt.Errorf("reference %q: %w: a push sets tags; leave out the digest", text, berth.ErrTagInvalid)
+	}
+	tags = []string{ref.WithDefaultTag().Tag}
+	for tag := range strings.SplitSeq(more, ",") {
+		if more == "" {
+			break
+		}
+		if err := berth.ValidateTag(tag); err != nil {
+			return "", nil, fmt.Errorf("reference %q: %w", text, err)
+		}
+		tags = append(tags, tag)
+	}
+	return ref.Repository, tags, nil
+}
+
+// Pull brings an image to another place, and commits it there: an image of the layout, or of a
+// remote registry where ref has a host. The caller closes to.
+//
+// Errors: berth.ErrManifestUnknown; those of the destination.
+func (r *Registry) Pull(ctx context.Context, ref string, to source.Destination, opts *PushOptions) (Pushed, error) {
+	found, err := r.locate(ref)
+	if err != nil {
+		return Pushed{}, err
+	}
+	desc, err := found.repo.Resolve(ctx, found.target)
+	if err != nil {
+		return Pushed{}, found.plain(err)
+	}
+	stats, err := sync.Copy(ctx, sync.Repository(found.repo), destination{to}, desc, opts.copyOptions())
+	if err == nil {
+		err = to.Commit(ctx, desc)
+	}
+	if err != nil {
+		return Pushed{}, fmt.Errorf("pull %s: %w", ref, err)
+	}
+	return Pushed{Descriptor: desc, Stats: stats}, nil
+}
+
+// Resolve returns the descriptor of an image: in the layout, or in a remote registry where ref has a
+// host. Without tag and digest the tag is "latest".
+//
+// Errors: berth.ErrManifestUnknown.
+func (r *Registry) Resolve(ctx context.Context, ref string) (v1.Descriptor, error) {
+	found, err := r.locate(ref)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	desc, err := found.repo.Resolve(ctx, found.target)
+	return desc, found.plain(err)
+}
+
+// Tags lists the tags of a repository, in byte order: in the layout, or in a remote registry where
+// the name has a host.
+//
+// Errors: berth.ErrNameUnknown.
+func (r *Registry) Tags(ctx context.Context, repository string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		found, err := r.locate(repository)
+		if err != nil {
+			yield("", err)
+			return
+		}
+		for tag, err := range found.repo.Tags(ctx, "") {
+			if !yield(tag, found.plain(err)) {
+				return
+			}
+		}
+	}
+}
