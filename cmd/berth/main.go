@@ -1,0 +1,76 @@
+// Command berth is an OCI registry for build tools, in one binary: it serves a layout directory,
+// brings images in and out of it, pins their digests, and syncs selected tags to remote registries.
+//
+//	berth serve
+//	berth push oci:out/image app/hello:v1
+//	berth sync --to registry.example.com/team app/hello:v1
+//
+// It exits with 0 when it has done what was asked, with 1 when it could not, with 2 when it was asked
+// in a way that it does not understand, and with 3 when it was asked to compare and found a difference.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/berthoci/berth/sdk/embedded"
+)
+
+func main() {
+	embedded.Main()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// The exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+	exitDrift  = 3
+)
+
+// errDrift ends a command that has found and told a difference.
+var errDrift = errors.New("drift found")
+
+// usageError is a command line that is not understood.
+type usageError struct{ error }
+
+func run(ctx context.Context, args []string) int {
+	app := &app{}
+	cmd := app.root()
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(ctx)
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, errDrift):
+		return exitDrift
+	case errors.As(err, &usage) || !app.started:
+		say(err)
+		fmt.Fprintln(os.Stderr, "berth: see berth help")
+		return exitUsage
+	case ctx.Err() != nil:
+		say(errors.New("interrupted"))
+	default:
+		say(err)
+	}
+	return exitFailed
+}
+
+// say prints an error, each of joined ones on a line of its own.
+func say(err error) {
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		if line != "" {
+			fmt.Fprintln(os.Stderr, "berth:", line)
+		}
+	}
+}

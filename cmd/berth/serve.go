@@ -1,0 +1,73 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/berthoci/berth/sdk"
+	"github.com/berthoci/berth/sdk/embedded"
+	"github.com/berthoci/berth/server"
+)
+
+func (a *app) serve() *cobra.Command {
+	var opts embedded.ServeOptions
+	var passwords string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the layout as a registry, until interrupted",
+		Example: `  berth serve
+  berth serve --addr 127.0.0.1:0 --htpasswd users`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts.Logger = a.logger()
+			if err := a.locate(&opts); err != nil {
+				return err
+			}
+			if err := authorize(&opts, passwords); err != nil {
+				return err
+			}
+			opts.Ready = func(address string) { a.ready(opts.Layout, address) }
+			return embedded.Serve(cmd.Context(), opts)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&opts.Address, "addr", "127.0.0.1:5000", "loopback `HOST:PORT`; port 0 is any that is free")
+	flags.StringVar(&passwords, "htpasswd", "", "ask for user and password, of this `FILE` as htpasswd -B writes it")
+	flags.BoolVar(&opts.Server.ReadOnly, "read-only", false, "refuse pushes and deletes")
+	flags.BoolVar(&opts.Server.AllowMissing, "allow-sparse", false, "take images and indexes whose children are missing")
+	return cmd
+}
+
+func (a *app) locate(opts *embedded.ServeOptions) (err error) {
+	opts.Layout = a.layout
+	if opts.Layout == "" {
+		opts.Layout, err = sdk.DefaultLayout()
+	}
+	return err
+}
+
+func authorize(opts *embedded.ServeOptions, passwords string) error {
+	if passwords == "" {
+		return nil
+	}
+	file, err := os.Open(passwords)
+	if err != nil {
+		return fmt.Errorf("--htpasswd: %w", err)
+	}
+	defer file.Close()
+	if opts.Server.Authorizer, err = server.Htpasswd(file); err != nil {
+		return fmt.Errorf("--htpasswd %s: %w", passwords, err)
+	}
+	return nil
+}
+
+// ready tells that requests are answered now: the line can be waited for.
+func (a *app) ready(layout, address string) {
+	if a.json {
+		printJSON(map[string]string{"layout": layout, "address": address})
+		return
+	}
+	fmt.Printf("serving %s at http://%s\n", layout, address)
+}
