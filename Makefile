@@ -1,0 +1,64 @@
+# Everything that is done with this repository. `make help` lists it.
+
+TOOLS := $(CURDIR)/bin/tools
+VERSION_OF_TOOLS := internal/tools/go.mod
+MODULES := . internal/e2e internal/tools
+export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## do the main job once: build, push, pin, sync
+	@mkdir -p out/demo
+	go run ./examples/quickstart out/demo
+
+build: ## build bin/berth
+	go build -o bin/berth ./cmd/berth
+
+test: ## run the tests
+	go test ./...
+
+race: ## run the tests under the race detector
+	go test -race ./...
+
+lint: $(TOOLS)/staticcheck ## gofmt, go vet, staticcheck, buf lint
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w on these"; exit 1; }
+	go vet ./...
+	staticcheck ./...
+	cd internal/e2e && go vet ./... && staticcheck ./...
+
+e2e: ## drive real programs: skopeo, umoci, crane, regctl, distribution
+	cd internal/e2e && go test -count=1 -timeout 20m ./...
+
+bench: ## run the benchmarks
+	go test -run '^$$' -bench . -benchmem ./...
+
+generate: $(TOOLS)/buf ## generate the control plane's code from its .proto
+	buf lint
+	buf generate
+
+generate-check: generate ## fail if generated code is not what is committed
+	@git diff --exit-code -- plugin/internal/controlpb || { echo "run make generate and commit"; exit 1; }
+
+tidy-check: ## fail if a go.mod or go.sum is not tidy
+	@for m in $(MODULES); do (cd $$m && go mod tidy -diff) || { echo "run go mod tidy in $$m"; exit 1; }; done
+
+cross: ## build for linux, darwin and windows
+	@for os in linux darwin windows; do for arch in amd64 arm64; do \
+		echo "$$os/$$arch"; GOOS=$$os GOARCH=$$arch go build ./... || exit 1; \
+		GOOS=$$os GOARCH=$$arch go vet ./... || exit 1; done; done
+
+clean: ## remove what was built
+	rm -rf bin out
+
+$(TOOLS)/staticcheck: $(VERSION_OF_TOOLS)
+	cd internal/tools && go build -o $(TOOLS)/ honnef.co/go/tools/cmd/staticcheck
+	@touch $@
+
+$(TOOLS)/buf: $(VERSION_OF_TOOLS)
+	cd internal/tools && go build -o $(TOOLS)/ github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	@touch $@
+
+.PHONY: help demo build test race lint e2e bench generate generate-check tidy-check cross clean
