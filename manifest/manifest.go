@@ -146,7 +146,7 @@ func (w *wire) decideType(declared string) (string, error) {
 	switch {
 	case declared == "":
 		declared = w.ownType()
-	case w.MediaType != "" && !strings.EqualFold(w.MediaType, declared):
+	case w.MediaType != "" && KindOf(declared) != 0 && !strings.EqualFold(w.MediaType, declared):
 		return "", invalid("it was sent as %s, but says that it is %.100s", declared, w.MediaType)
 	}
 	if KindOf(declared) == 0 {

@@ -133,6 +133,7 @@ func (l *Layout) openDirectory(dir string) error {
 			return err
 		}
 	}
+	l.dir.Temp = ingestPath
 	return l.checkVersion()
 }
 

@@ -180,15 +180,7 @@ func (p *push) store() error {
 	if err := l.dir.MkdirAll(v1.ImageBlobsDir+"/"+p.desc.Digest.Algorithm().String(), 0o755); err != nil {
 		return err
 	}
-	temp := ingestPath + "/" + newUploadID(p.desc.Digest.Algorithm())
-	if err := l.dir.WriteFile(temp, p.raw, 0o644); err != nil {
-		return err
-	}
-	err := l.dir.Rename(temp, blobPath(p.desc.Digest))
-	if err != nil {
-		l.dir.Root().Remove(temp)
-	}
-	return err
+	return l.dir.WriteFile(blobPath(p.desc.Digest), p.raw, 0o644)
 }
 
 func (p *push) write(tx *bolt.Tx, gen uint64) error {

@@ -21,6 +21,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/durable"
 )
 
 const (
@@ -280,7 +281,7 @@ func (u *upload) forget() {
 	u.repo.layout.uploads.forget(u.path)
 }
 
-// sweepIngest throws away what nobody came back for.
+// sweepIngest throws away what nobody will come back for.
 func (l *Layout) sweepIngest() error {
 	dir, err := l.dir.Root().Open(ingestPath)
 	if err != nil {
@@ -293,10 +294,11 @@ func (l *Layout) sweepIngest() error {
 	}
 	for _, e := range entries {
 		info, err := e.Info()
-		if err == nil && time.Since(info.ModTime()) > abandonedAfter {
-			l.log.Info("abandoned upload removed", "file", e.Name(), "bytes", info.Size())
-			l.dir.Root().Remove(ingestPath + "/" + e.Name())
+		if err != nil || (!strings.HasPrefix(e.Name(), durable.TempPrefix) && time.Since(info.ModTime()) < abandonedAfter) {
+			continue
 		}
+		l.log.Info("abandoned upload removed", "file", e.Name(), "bytes", info.Size())
+		l.dir.Root().Remove(ingestPath + "/" + e.Name())
 	}
 	return nil
 }

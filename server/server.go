@@ -128,8 +128,11 @@ func (c *call) refuse(err error) error {
 		return authErr
 	}
 	var method *ocirequest.MethodError
-	if errors.As(err, &method) {
+	switch {
+	case errors.As(err, &method):
 		c.w.Header().Set("Allow", method.Allow)
+	case errors.Is(err, berth.ErrUnsupported): // a parameter that makes no sense
+		return withStatus(http.StatusBadRequest, err)
 	}
 	return err
 }

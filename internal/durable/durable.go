@@ -35,6 +35,9 @@ const (
 // Dir is an open directory. Its methods may run at once.
 type Dir struct {
 	root *os.Root
+	// Temp is a directory of the same file system, below this one, in which unfinished files are
+	// made. Empty: beside the file that they are to be. It must not change once the Dir is in use.
+	Temp string
 	// Fault, if set, is asked before each step; an error that it returns is the step's result, and
 	// the step is not done. It is for tests, and must not be changed once the Dir is in use.
 	Fault func(op Op, name string) error
@@ -59,7 +62,11 @@ func (d *Dir) Close() error { return d.root.Close() }
 // are on disk. When it fails, the old file is as it was, except where only the last flush failed:
 // then the new one is in place, and may not outlive a power cut.
 func (d *Dir) WriteFile(name string, data []byte, perm fs.FileMode) error {
-	temp := path.Join(path.Dir(name), ".tmp-"+rand.Text())
+	folder := d.Temp
+	if folder == "" {
+		folder = path.Dir(name)
+	}
+	temp := path.Join(folder, TempPrefix+rand.Text())
 	err := d.writeTemp(temp, data, perm)
 	if err == nil {
 		err = d.Rename(temp, name)
@@ -70,6 +77,10 @@ func (d *Dir) WriteFile(name string, data []byte, perm fs.FileMode) error {
 	}
 	return nil
 }
+
+// TempPrefix begins the name of every unfinished file of WriteFile. One that a process left behind
+// when it was killed may be removed.
+const TempPrefix = ".tmp-"
 
 func (d *Dir) writeTemp(temp string, data []byte, perm fs.FileMode) error {
 	f, err := d.root.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, perm)

@@ -1,0 +1,136 @@
+package berth_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/berthoci/berth"
+
+// rooms says, for each package that ships, which packages of this module it may know. A room that is
+// not listed here is not in the design.
+var rooms = map[string][]string{
+	".":                         {},
+	"manifest":                  {"."},
+	"internal/ocirequest":       {"."},
+	"internal/control":          {"."},
+	"internal/durable":          {"."},
+	"internal/registrytest":     {".", "manifest"},
+	"ocilayout":                 {".", "manifest", "internal/ocirequest", "internal/control", "internal/durable"},
+	"server":                    {".", "manifest", "internal/ocirequest"},
+	"plugin":                    {".", "internal/control", "plugin/internal/controlpb"},
+	"plugin/internal/controlpb": {},
+	"host":                      {".", "plugin", "internal/control"},
+	"sdk/remote/auth":           {"."},
+	"sdk/remote":                {".", "manifest", "internal/ocirequest", "sdk/remote/auth"},
+	"sdk/source":                {".", "manifest", "internal/durable", "sdk/remote"},
+	"sdk/pin":                   {".", "manifest", "internal/durable", "sdk/remote"},
+	"sdk/sync":                  {".", "manifest", "internal/durable", "sdk/remote"},
+	"sdk":                       {".", "manifest", "host", "plugin", "sdk/pin", "sdk/remote", "sdk/remote/auth", "sdk/source", "sdk/sync"},
+	"sdk/embedded":              {".", "host", "ocilayout", "plugin", "server"},
+	"cmd/berth":                 {".", "host", "manifest", "sdk", "sdk/embedded", "sdk/pin", "sdk/source", "sdk/sync", "server"},
+	"examples/quickstart":       {"sdk", "sdk/pin", "sdk/source"},
+	"examples/quickstart/hello": {},
+}
+
+// Every import points down, siblings do not know each other, and what a tool imports does not link
+// the store.
+func TestArrows(t *testing.T) {
+	found := imports(t)
+	for room, imported := range found {
+		allowed, known := rooms[room]
+		if !known {
+			t.Errorf("package %s is not a room of the design", room)
+			continue
+		}
+		for _, to := range imported {
+			if !slices.Contains(allowed, to) {
+				t.Errorf("%s imports %s", room, to)
+			}
+		}
+	}
+	for room := range rooms {
+		if found[room] == nil {
+			t.Errorf("room %s is empty", room)
+		}
+	}
+}
+
+func TestSDKDoesNotLinkTheStore(t *testing.T) {
+	found := imports(t)
+	seen := map[string]bool{}
+	var visit func(string)
+	visit = func(room string) {
+		if seen[room] {
+			return
+		}
+		seen[room] = true
+		for _, to := range found[room] {
+			visit(to)
+		}
+	}
+	visit("sdk")
+	for _, heavy := range []string{"ocilayout", "server", "sdk/embedded"} {
+		if seen[heavy] {
+			t.Errorf("importing sdk links %s", heavy)
+		}
+	}
+}
+
+// imports returns, for each package of the module that ships, the packages of the module that it
+// imports. Nested modules have arrows of their own.
+func imports(t *testing.T) map[string][]string {
+	t.Helper()
+	found := map[string]map[string]bool{}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path != "." && (nested(path) || strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "bin" || d.Name() == "out"):
+			return fs.SkipDir
+		case d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		room := filepath.ToSlash(filepath.Dir(path))
+		if found[room] == nil {
+			found[room] = map[string]bool{}
+		}
+		return collect(path, found[room])
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string][]string{}
+	for room, set := range found {
+		all[room] = append([]string{}, slices.Sorted(maps.Keys(set))...)
+	}
+	return all
+}
+
+func nested(dir string) bool {
+	matches, _ := filepath.Glob(filepath.Join(dir, "go.mod"))
+	return len(matches) > 0
+}
+
+func collect(path string, into map[string]bool) error {
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+	if err != nil {
+		return err
+	}
+	for _, spec := range file.Imports {
+		name := strings.Trim(spec.Path.Value, `"`)
+		switch rest, ok := strings.CutPrefix(name, module); {
+		case ok && rest == "":
+			into["."] = true
+		case ok && rest[0] == '/':
+			into[rest[1:]] = true
+		}
+	}
+	return nil
+}
