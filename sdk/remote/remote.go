@@ -212,7 +212,11 @@ func actions(kind ocirequest.Kind) []string {
 
 // send sends a request and returns its answer, with the body open, or an *Error.
 func (r *Registry) send(ctx context.Context, e exchange) (*http.Response, error) {
-	req, err := e.request.New(auth.WithScopes(ctx, e.scopes...), r.base, e.body)
+	ctx = auth.WithScopes(ctx, e.scopes...)
+	if e.location != nil && !r.own(e.location) {
+		ctx = auth.WithoutAuth(ctx)
+	}
+	req, err := e.request.New(ctx, r.base, e.body)
 	if err != nil {
 		return nil, err
 	}
@@ -236,6 +240,12 @@ func (r *Registry) send(ctx context.Context, e exchange) (*http.Response, error)
 		return nil, newError(e.request, resp)
 	}
 	return resp, nil
+}
+
+// own reports whether an address that the registry gave is its own. Others, of a CDN for example,
+// are spoken to without credentials: refusing them breaks uploads, answering them leaks.
+func (r *Registry) own(u *url.URL) bool {
+	return u.Scheme == r.base.Scheme && u.Host == r.base.Host
 }
 
 func accepted(status int, accept []int) bool {

@@ -1,0 +1,419 @@
+package remote_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/manifest"
+	"github.com/berthoci/berth/sdk/remote"
+	"github.com/berthoci/berth/sdk/remote/auth"
+	"github.com/berthoci/berth/server"
+)
+
+const emptyIndex = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
+
+var emptyDigest = digest.FromString(emptyIndex)
+
+// against returns the repository "x" of a registry that answers as the handler does.
+func against(t *testing.T, handler http.HandlerFunc) *remote.Repository {
+	t.Helper()
+	srv := httptest.NewServer(handler)
+	t.Cleanup(srv.Close)
+	return repository(t, srv.Listener.Addr().String(), nil)
+}
+
+func repository(t *testing.T, host string, opts *remote.Options) *remote.Repository {
+	t.Helper()
+	registry, err := remote.New(host, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo, err := registry.Open("x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return repo
+}
+
+func answer(status int, body string, header ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		for i := 0; i < len(header); i += 2 {
+			w.Header().Set(header[i], header[i+1])
+		}
+		w.WriteHeader(status)
+		io.WriteString(w, body)
+	}
+}
+
+func TestHosts(t *testing.T) {
+	for host, want := range map[string]error{
+		"registry.example.com":         nil,
+		"registry.example.com:5000":    nil,
+		"https://registry.example.com": nil,
+		"localhost:5000":               nil,
+		"http://127.0.0.1:5000":        nil,
+		"http://registry.example.com":  berth.ErrUnsupported,
+		"http://10.0.0.1":              berth.ErrUnsupported,
+		"http://127.0.0.1.evil.com":    berth.ErrUnsupported,
+		"ftp://registry.example.com":   berth.ErrNameInvalid,
+		"":                             berth.ErrNameInvalid,
+		"a b":                          berth.ErrNameInvalid,
+		"registry.example.com/team":    berth.ErrNameInvalid,
+		"user@registry.example.com":    berth.ErrNameInvalid,
+		"registry.example.com?x":       berth.ErrNameInvalid,
+		":5000":                        berth.ErrNameInvalid,
+	} {
+		if _, err := remote.New(host, nil); !errors.Is(err, want) {
+			t.Errorf("%q: got %v, want %v", host, err, want)
+		}
+	}
+	if _, err := remote.New("http://10.0.0.1", &remote.Options{PlainHTTP: true}); err != nil {
+		t.Errorf("with PlainHTTP: %v", err)
+	}
+}
+
+func TestIsLoopbackIsAnchored(t *testing.T) {
+	for name, want := range map[string]bool{
+		"localhost": true, "LOCALHOST.": true, "a.localhost": true, "127.0.0.1": true, "127.9.9.9": true, "::1": true,
+		"127.0.0.1.evil.com": false, "localhost.evil.com": false, "notlocalhost": false, "10.0.0.1": false, "0.0.0.0": false, "": false,
+	} {
+		if got := remote.IsLoopback(name); got != want {
+			t.Errorf("%q: got %v", name, got)
+		}
+	}
+}
+
+// A manifest is believed only if it is what was asked for.
+func TestManifestsThatLie(t *testing.T) {
+	other := `{"schemaVersion":2,"manifests":[],"annotations":{"a":"b"}}`
+	for name, tt := range map[string]struct {
+		ref     string
+		handler http.HandlerFunc
+		want    error
+	}{
+		"other bytes under a digest":   {string(emptyDigest), answer(200, other, "Content-Type", v1.MediaTypeImageIndex), berth.ErrDigestInvalid},
+		"other bytes than it tells":    {"v1", answer(200, other, "Content-Type", v1.MediaTypeImageIndex, "Docker-Content-Digest", string(emptyDigest)), berth.ErrDigestInvalid},
+		"a web page":                   {"v1", answer(200, "<html>", "Content-Type", "text/html"), berth.ErrManifestInvalid},
+		"an image that says it is not": {"v1", answer(200, emptyIndex, "Content-Type", v1.MediaTypeImageManifest), berth.ErrManifestInvalid},
+		"more than a manifest may be":  {"v1", answer(200, strings.Repeat(" ", berth.MaxManifestSize+10), "Content-Type", v1.MediaTypeImageIndex), berth.ErrSizeInvalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := against(t, tt.handler).FetchManifest(t.Context(), tt.ref); !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestManifestsOfServersThatTellLittle(t *testing.T) {
+	for name, handler := range map[string]http.HandlerFunc{
+		"no digest header":       answer(200, emptyIndex, "Content-Type", v1.MediaTypeImageIndex),
+		"no useful content type": answer(200, emptyIndex, "Content-Type", "text/plain"),
+		"parameters":             answer(200, emptyIndex, "Content-Type", v1.MediaTypeImageIndex+"; charset=utf-8"),
+		"upper case digest":      answer(200, emptyIndex, "Content-Type", v1.MediaTypeImageIndex, "Docker-Content-Digest", strings.ToUpper(string(emptyDigest))),
+		"no HEAD": func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodHead {
+				w.WriteHeader(http.StatusMethodNotAllowed)
+				return
+			}
+			io.WriteString(w, emptyIndex)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			repo := against(t, handler)
+			want := manifest.Descriptor(v1.MediaTypeImageIndex, []byte(emptyIndex))
+			if got, err := repo.Resolve(t.Context(), "v1"); err != nil || got.Digest != want.Digest || got.Size != want.Size || got.MediaType != want.MediaType {
+				t.Errorf("resolve: got %+v, %v", got, err)
+			}
+			if m, err := repo.FetchManifest(t.Context(), "v1"); err != nil || string(m.Raw) != emptyIndex {
+				t.Errorf("fetch: got %q, %v", m.Raw, err)
+			}
+		})
+	}
+}
+
+func TestResolveOfAnotherDigest(t *testing.T) {
+	other := string(digest.FromString("other"))
+	repo := against(t, answer(200, "", "Content-Type", v1.MediaTypeImageIndex, "Content-Length", "5", "Docker-Content-Digest", other))
+	if _, err := repo.Resolve(t.Context(), string(emptyDigest)); !errors.Is(err, berth.ErrDigestInvalid) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestBlobsThatLie(t *testing.T) {
+	d := digest.FromString("content")
+	for name, tt := range map[string]struct {
+		handler http.HandlerFunc
+		want    error
+	}{
+		"other bytes": {answer(200, "CONTENT"), berth.ErrDigestInvalid},
+		"cut short":   {answer(200, "con", "Content-Length", "7"), io.ErrUnexpectedEOF},
+	} {
+		t.Run(name, func(t *testing.T) {
+			blob, err := against(t, tt.handler).OpenBlob(t.Context(), d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer blob.Close()
+			if _, err := io.ReadAll(blob); !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+// A server that does not know ranges sends all of it again; the reader does not notice.
+func TestSeekWithoutRanges(t *testing.T) {
+	repo := against(t, answer(200, "0123456789", "Content-Length", "10"))
+	blob, err := repo.OpenBlob(t.Context(), digest.FromString("0123456789"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer blob.Close()
+	if _, err := blob.Seek(7, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(blob); err != nil || string(got) != "789" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := blob.Seek(-1, io.SeekStart); err == nil {
+		t.Error("sought before the start")
+	}
+}
+
+func TestErrorsKeepWhatWasSaid(t *testing.T) {
+	for name, tt := range map[string]struct {
+		status int
+		body   string
+		want   error
+		says   string
+	}{
+		"the specification's body": {404, `{"errors":[{"code":"NAME_UNKNOWN","message":"no such repository","detail":{"name":"x"}}]}`, berth.ErrNameUnknown, "no such repository"},
+		"a code of its own":        {404, `{"errors":[{"code":"NOT_FOUND","message":"artifact x not found"}]}`, berth.ErrManifestUnknown, "artifact x not found"},
+		"plain text":               {429, "slow down\nplease", berth.ErrTooManyRequests, "slow down"},
+		"a web page":               {403, "<html><h1>Forbidden</h1></html>", berth.ErrDenied, "status 403"},
+		"nothing":                  {404, "", berth.ErrManifestUnknown, "status 404"},
+		"two errors":               {400, `{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"a"},{"code":"TAG_INVALID","message":"b"}]}`, berth.ErrTagInvalid, "a; TAG_INVALID: b"},
+		"terminal codes":           {500, "bad \x1b[31mred", nil, "bad  [31mred"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := against(t, answer(tt.status, tt.body)).FetchManifest(t.Context(), "v1")
+			if tt.want != nil && !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+			var refused *remote.Error
+			if !errors.As(err, &refused) || refused.Status != tt.status || refused.Method != "GET" {
+				t.Fatalf("got %#v", err)
+			}
+			if !strings.Contains(err.Error(), tt.says) || strings.ContainsAny(err.Error(), "\n\x1b") {
+				t.Errorf("%q does not say %q in one line", err, tt.says)
+			}
+		})
+	}
+}
+
+func TestAnErrorIsNotLong(t *testing.T) {
+	_, err := against(t, answer(400, strings.Repeat("long ", 100_000))).FetchManifest(t.Context(), "v1")
+	if err == nil || len(err.Error()) > 1000 {
+		t.Errorf("%d bytes", len(fmt.Sprint(err)))
+	}
+}
+
+// The next page may not be on another host: it would be sent this one's credentials.
+func TestTheNextPageOnAnotherHost(t *testing.T) {
+	stolen := false
+	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { stolen = true }))
+	defer evil.Close()
+	repo := against(t, answer(200, `{"tags":["a"]}`, "Link", "<"+evil.URL+`/v2/x/tags/list?last=a>; rel="next"`))
+	var tags []string
+	var last error
+	for tag, err := range repo.Tags(t.Context(), "") {
+		if last = err; err == nil {
+			tags = append(tags, tag)
+		}
+	}
+	if !errors.Is(last, berth.ErrDenied) || len(tags) != 1 || stolen {
+		t.Errorf("tags %q, then %v; asked the other host: %v", tags, last, stolen)
+	}
+}
+
+func TestListsAcrossPages(t *testing.T) {
+	repo := against(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Query().Get("last") {
+		case "":
+			w.Header().Set("Link", `</v2/x/tags/list?last=b&n=2>; rel="next"`)
+			io.WriteString(w, `{"tags":["a","b"]}`)
+		case "b":
+			w.Header().Set("Link", `<?last=c>; rel=next`)
+			io.WriteString(w, `{"tags":["c"]}`)
+		default:
+			io.WriteString(w, `{"tags":null}`)
+		}
+	})
+	var tags []string
+	for tag, err := range repo.Tags(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		tags = append(tags, tag)
+	}
+	if strings.Join(tags, "") != "abc" {
+		t.Errorf("got %q", tags)
+	}
+}
+
+// Where the endpoint is missing the referrers are read from the tag that stands in for it.
+func TestReferrersFromTheFallbackTag(t *testing.T) {
+	subject := digest.FromString("subject")
+	index := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[{"digest":%q,"size":1,"artifactType":"a/x"},{"digest":%q,"size":1,"artifactType":"a/y"}]}`,
+		v1.MediaTypeImageIndex, digest.FromString("one"), digest.FromString("two"))
+	repo := against(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v2/x/manifests/sha256-"+subject.Encoded() {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		w.Header().Set("Content-Type", v1.MediaTypeImageIndex)
+		io.WriteString(w, index)
+	})
+	count := func(s digest.Digest, opts *berth.ReferrersOptions) (n int) {
+		for _, err := range repo.Referrers(t.Context(), s, opts) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		return n
+	}
+	if n := count(subject, nil); n != 2 {
+		t.Errorf("%d referrers, want 2", n)
+	}
+	if n := count(subject, &berth.ReferrersOptions{ArtifactType: "a/x"}); n != 1 {
+		t.Errorf("%d referrers of one type, want 1", n)
+	}
+	if n := count(digest.FromString("lonely"), nil); n != 0 {
+		t.Errorf("%d referrers of a lonely subject", n)
+	}
+}
+
+// A registry that will not mount is uploaded to.
+func TestMountsThatAreRefused(t *testing.T) {
+	for _, status := range []int{401, 403, 404, 405} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			repo := against(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Query().Has("mount") {
+					w.WriteHeader(status)
+					return
+				}
+				w.Header().Set("Location", "/v2/x/blobs/uploads/abc")
+				w.WriteHeader(http.StatusAccepted)
+			})
+			up, err := repo.NewUpload(t.Context(), &berth.UploadOptions{Mount: emptyDigest, From: "y"})
+			if err != nil || up.ID() != "abc" {
+				t.Errorf("got %v, %v", up, err)
+			}
+		})
+	}
+}
+
+// An upload that is sent on to another host takes no credentials along.
+func TestAnUploadOnAnotherHost(t *testing.T) {
+	var shown []string
+	store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		shown = append(shown, r.Header.Get("Authorization"), r.URL.Query().Get("sig"), r.URL.Query().Get("digest"))
+		w.WriteHeader(http.StatusCreated)
+	}))
+	defer store.Close()
+	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, _, ok := r.BasicAuth(); !ok {
+			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		w.Header().Set("Location", store.URL+"/upload?sig=abc")
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	defer registry.Close()
+	host := registry.Listener.Addr().String()
+	anybody := func(context.Context, string) (auth.Credential, error) {
+		return auth.Credential{Username: "u", Password: "p"}, nil
+	}
+	repo := repository(t, host, &remote.Options{Credentials: anybody})
+	desc := v1.Descriptor{Digest: emptyDigest, Size: int64(len(emptyIndex))}
+	err := repo.PushBlob(t.Context(), desc, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(emptyIndex)), nil })
+	if want := []string{"", "abc", string(emptyDigest)}; err != nil || fmt.Sprint(shown) != fmt.Sprint(want) {
+		t.Errorf("the other host was shown %q, %v", shown, err)
+	}
+}
+
+// A body that was sent before the registry asked for credentials is sent again.
+func TestPushBlobSendsItsBodyAgain(t *testing.T) {
+	host := serve(t, &server.Options{Authorizer: server.Token("s3cret")})
+	repo := repository(t, host, &remote.Options{Credentials: auth.Static(host, auth.Credential{Username: "x", Password: "s3cret"})})
+	content := bytes.Repeat([]byte("content "), 100_000)
+	desc := v1.Descriptor{Digest: digest.FromBytes(content), Size: int64(len(content))}
+	for range 2 {
+		err := repo.PushBlob(t.Context(), desc, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := repo.StatBlob(t.Context(), desc.Digest); err != nil || got.Size != desc.Size {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	short := v1.Descriptor{Digest: digest.FromString("short"), Size: 100}
+	err := repo.PushBlob(t.Context(), short, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("short")), nil })
+	if err == nil {
+		t.Error("a body that is shorter than its descriptor went through")
+	}
+	empty := v1.Descriptor{Digest: digest.FromString(""), Size: 0}
+	if err := repo.PushBlob(t.Context(), empty, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("")), nil }); err != nil {
+		t.Errorf("an empty blob: %v", err)
+	}
+}
+
+func TestPing(t *testing.T) {
+	host := serve(t, &server.Options{Authorizer: server.Token("s3cret")})
+	for password, want := range map[string]error{"s3cret": nil, "wrong": berth.ErrUnauthorized, "": berth.ErrUnauthorized} {
+		registry, err := remote.New(host, &remote.Options{Credentials: auth.Static(host, auth.Credential{Username: "x", Password: password})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := registry.Ping(t.Context()); !errors.Is(err, want) {
+			t.Errorf("%q: got %v, want %v", password, err, want)
+		}
+	}
+	other := httptest.NewServer(http.NotFoundHandler())
+	defer other.Close()
+	registry, err := remote.New(other.Listener.Addr().String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := registry.Ping(t.Context()); !errors.Is(err, berth.ErrUnsupported) {
+		t.Errorf("what is no registry: got %v", err)
+	}
+}
+
+func TestTagsTheRegistryDoesNotTakeAlong(t *testing.T) {
+	var put []string
+	repo := against(t, func(w http.ResponseWriter, r *http.Request) {
+		put = append(put, strings.TrimPrefix(r.URL.Path, "/v2/x/manifests/"))
+		w.WriteHeader(http.StatusCreated) // no OCI-Tag: tag parameters are not known
+	})
+	if _, err := repo.PushManifest(t.Context(), []byte(emptyIndex), &berth.PushOptions{Tags: []string{"a", "b"}}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{string(emptyDigest), "a", "b"}; fmt.Sprint(put) != fmt.Sprint(want) {
+		t.Errorf("sent %q, want %q", put, want)
+	}
+}
