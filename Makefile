@@ -45,10 +45,10 @@ generate-check: generate ## fail if generated code is not what is committed
 tidy-check: ## fail if a go.mod or go.sum is not tidy
 	@for m in $(MODULES); do (cd $$m && go mod tidy -diff) || { echo "run go mod tidy in $$m"; exit 1; }; done
 
-cross: ## build for linux, darwin and windows
-	@for os in linux darwin windows; do for arch in amd64 arm64; do \
-		echo "$$os/$$arch"; GOOS=$$os GOARCH=$$arch go build ./... || exit 1; \
-		GOOS=$$os GOARCH=$$arch go vet ./... || exit 1; done; done
+cross: ## build and vet for linux, darwin and windows
+	@for target in linux/arm64 darwin/arm64 windows/amd64; do \
+		echo "$$target"; export GOOS=$${target%/*} GOARCH=$${target#*/}; \
+		go build ./... && go vet ./... || exit 1; done
 
 clean: ## remove what was built
 	rm -rf bin out
