@@ -32,9 +32,6 @@ lint: $(TOOLS)/staticcheck ## gofmt, go vet, staticcheck, buf lint
 e2e: ## drive real programs: skopeo, umoci, crane, regctl, distribution
 	cd internal/e2e && go test -count=1 -timeout 20m ./...
 
-bench: ## run the benchmarks
-	go test -run '^$$' -bench . -benchmem ./...
-
 generate: $(TOOLS)/buf ## generate the control plane's code from its .proto
 	buf lint
 	buf generate
@@ -61,4 +58,4 @@ $(TOOLS)/buf: $(VERSION_OF_TOOLS)
 	cd internal/tools && go build -o $(TOOLS)/ github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 	@touch $@
 
-.PHONY: help demo build test race lint e2e bench generate generate-check tidy-check cross clean
+.PHONY: help demo build test race lint e2e generate generate-check tidy-check cross clean

@@ -204,13 +204,16 @@ func (l *Layout) Flush(ctx context.Context) error { return l.projector.flush(ctx
 // Close brings index.json up to date and lets the directory go. What is still running fails.
 func (l *Layout) Close() error {
 	l.closing.Do(func() {
-		l.closed = errors.Join(l.projector.end(), l.writer.end(), l.release())
+		l.closed = errors.Join(l.projector.end(), l.release())
 	})
 	return l.closed
 }
 
 // release gives back what Open took, as far as it came.
 func (l *Layout) release() error {
+	if l.writer != nil {
+		l.writer.end()
+	}
 	var errs []error
 	for _, c := range []io.Closer{closer(l.db), closer(l.owner), closer(l.dir)} {
 		errs = append(errs, c.Close())

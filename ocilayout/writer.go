@@ -56,10 +56,9 @@ func (w *writer) commit(ctx context.Context, c change) error {
 	}
 }
 
-func (w *writer) end() error {
+func (w *writer) end() {
 	w.ending.Do(func() { close(w.stop) })
 	<-w.stopped
-	return nil
 }
 
 func (w *writer) run() {

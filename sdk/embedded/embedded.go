@@ -53,7 +53,10 @@ func run() int {
 	if cfg.Private {
 		go c.endWith(os.Stdin)
 	}
-	go plugin.Serve(c)
+	go func() {
+		defer c.end()
+		plugin.Serve(c)
+	}()
 	c.wait(ctx)
 	err = c.close()
 	if cfg.Scratch != "" {

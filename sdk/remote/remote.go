@@ -148,6 +148,9 @@ func (r *Registry) Ping(ctx context.Context) error {
 	return drop(resp)
 }
 
+// CloseIdleConnections closes the connections that no request uses. The registry can be used on.
+func (r *Registry) CloseIdleConnections() { r.client.CloseIdleConnections() }
+
 // Repository returns the repository of that name. On Docker Hub a name of one part is one of its
 // library.
 func (r *Registry) Repository(name string) (berth.Repository, error) { return r.Open(name) }
