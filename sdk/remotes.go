@@ -57,6 +57,15 @@ func (r *Remotes) Registry(hostname string) (*remote.Registry, error) {
 	return registry, err
 }
 
+// closeIdle closes the connections that no request uses.
+func (r *Remotes) closeIdle() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, registry := range r.hosts {
+		registry.CloseIdleConnections()
+	}
+}
+
 // SyncOptions say what is brought where.
 type SyncOptions struct {
 	// To is HOST[/PREFIX]: the prefix is put before each repository's name.

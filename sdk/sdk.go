@@ -173,7 +173,11 @@ func (r *Registry) Flush(ctx context.Context) error { return r.session.Flush(ctx
 
 // Close ends the registry. When it returns, the layout holds all that was pushed, index.json
 // included, and no process is left.
-func (r *Registry) Close() error { return r.session.Close() }
+func (r *Registry) Close() error {
+	r.remotes.closeIdle()
+	r.CloseIdleConnections() // the server's end waits for connections that have asked nothing yet
+	return r.session.Close()
+}
 
 // PushOptions say how a push goes. Nil is the zero value.
 type PushOptions struct {

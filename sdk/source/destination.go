@@ -40,7 +40,7 @@ type Destination interface {
 //
 // Errors: ErrForm, and what keeps the place from being made.
 func ParseDestination(text string) (Destination, error) {
-	form, path, name, err := split(text)
+	form, path, name, err := Split(text)
 	if err != nil {
 		return nil, err
 	}

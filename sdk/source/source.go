@@ -66,7 +66,7 @@ type Source interface {
 //
 // Errors: ErrForm.
 func Parse(text string) (Source, error) {
-	form, path, name, err := split(text)
+	form, path, name, err := Split(text)
 	if err != nil {
 		return nil, err
 	}
@@ -76,9 +76,9 @@ func Parse(text string) (Source, error) {
 	return Archive(path, name), nil
 }
 
-// split takes a text apart at the form's colon and at the name's. The colon of a Windows drive is
+// Split takes a text apart at the form's colon and at the name's. The colon of a Windows drive is
 // part of the path.
-func split(text string) (form, path, name string, err error) {
+func Split(text string) (form, path, name string, err error) {
 	form, rest, ok := strings.Cut(text, ":")
 	if !ok || rest == "" || (form != FormLayout && form != FormArchive) {
 		return "", "", "", fmt.Errorf("%.200q: %w", text, ErrForm)
