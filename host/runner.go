@@ -12,8 +12,8 @@ import (
 	"sync"
 )
 
-// maxLastWords bounds what is kept of a plugin's standard error.
-const maxLastWords = 2 << 10
+// maxFirstWords bounds what is kept of a plugin's standard error.
+const maxFirstWords = 2 << 10
 
 // cmdRunner runs a plugin for go-plugin: with an environment of its own, in a process group of its
 // own, so that Ctrl-C in the terminal is the host's to answer, and with a pipe as standard input
@@ -49,17 +49,17 @@ func newRunner(path string) (*cmdRunner, error) {
 	r.stderr = struct {
 		io.Reader
 		io.Closer
-	}{io.TeeReader(stderr, (*lastWords)(r)), stderr}
+	}{io.TeeReader(stderr, (*firstWords)(r)), stderr}
 	return r, nil
 }
 
-// lastWords keeps the beginning of what a plugin says on standard error, where its reasons are.
-type lastWords cmdRunner
+// firstWords keeps the beginning of what a plugin says on standard error, where its reasons are.
+type firstWords cmdRunner
 
-func (l *lastWords) Write(p []byte) (int, error) {
+func (l *firstWords) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.words = append(l.words, p[:min(len(p), maxLastWords-len(l.words))]...)
+	l.words = append(l.words, p[:min(len(p), maxFirstWords-len(l.words))]...)
 	return len(p), nil
 }
 
