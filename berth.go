@@ -61,7 +61,7 @@ type Registry interface {
 	// Errors: ErrNameInvalid.
 	Repository(name string) (Repository, error)
 
-	// Repositories yields the names of all repositories that hold anything and are greater than
+	// Repositories yields the names of all repositories that hold a manifest and are greater than
 	// after, in byte order. The first error ends the sequence.
 	//
 	// Errors: ErrUnsupported where the registry has no catalog.

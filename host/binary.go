@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"runtime"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -51,8 +52,7 @@ func (b binary) Launch(ctx context.Context, cfg plugin.Config, log *slog.Logger)
 	if p.runner, err = newRunner(path); err != nil {
 		return nil, err
 	}
-	// go-plugin leaves its own temporary folder behind if the start fails or the plugin is killed.
-	if p.scratch, err = os.MkdirTemp("", "berth-"); err != nil {
+	if p.scratch, err = makeScratch(); err != nil {
 		return nil, err
 	}
 	cfg.Scratch = p.scratch
@@ -77,6 +77,20 @@ func (b binary) Launch(ctx context.Context, cfg plugin.Config, log *slog.Logger)
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return p, nil
+}
+
+// maxScratch is how long the path of a scratch directory may be, so that a socket in it can be named:
+// 104 bytes on darwin, of which go-plugin's own folder and file take up to 40.
+const maxScratch = 60
+
+// makeScratch makes the directory for go-plugin's socket: go-plugin leaves its own behind if the start
+// fails or the plugin is killed.
+func makeScratch() (string, error) {
+	folder := os.TempDir()
+	if len(folder) > maxScratch && runtime.GOOS != "windows" {
+		folder = "/tmp"
+	}
+	return os.MkdirTemp(folder, "berth-")
 }
 
 // environ is what a plugin gets of the host's environment: what finds files, and nothing of what may

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -70,11 +71,23 @@ func (r *cmdRunner) explain(err error) error {
 	if r.cmd.Process == nil {
 		return err
 	}
-	said, _, _ := strings.Cut(strings.TrimSpace(string(r.words)), "\n")
-	if said != "" {
-		return fmt.Errorf("did not start as a plugin: %s", said)
+	line, _, _ := strings.Cut(strings.TrimSpace(string(r.words)), "\n")
+	if line == "" {
+		return errors.New("did not start as a plugin: is it a berth binary, or one whose main calls embedded.Main?")
 	}
-	return errors.New("did not start as a plugin: is it a berth binary, or one whose main calls embedded.Main?")
+	return fmt.Errorf("did not start as a plugin: %s", sentence(line))
+}
+
+// sentence makes a line that a plugin logged one for people; another program's line is one already.
+func sentence(line string) string {
+	var entry struct {
+		Message string `json:"@message"`
+		Error   string `json:"error"`
+	}
+	if json.Unmarshal([]byte(line), &entry) != nil || entry.Message == "" {
+		return line
+	}
+	return entry.Message + ": " + entry.Error
 }
 
 // hangUp ends the plugin's standard input.

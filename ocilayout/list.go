@@ -104,8 +104,8 @@ func readDescriptor(_, v []byte) (desc v1.Descriptor, err error) {
 	return desc, json.Unmarshal(v, &desc)
 }
 
-// Repositories yields the repositories that hold a manifest or a blob. It skips from name to name
-// and does not read what they hold.
+// Repositories yields the repositories that hold a manifest. It skips from name to name and does not
+// read what they hold.
 func (l *Layout) Repositories(ctx context.Context, after string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		for {
@@ -133,7 +133,7 @@ func (l *Layout) repositoriesAfter(ctx context.Context, after string) (names []s
 	}
 	err = l.db.View(func(tx *bolt.Tx) error {
 		for len(names) < pageSize {
-			next := minName(nextName(tx, bucketManifests, after), nextName(tx, bucketMembers, after))
+			next := nextRepository(tx, after)
 			if next == "" {
 				return nil
 			}
@@ -145,19 +145,12 @@ func (l *Layout) repositoriesAfter(ctx context.Context, after string) (names []s
 	return names, err
 }
 
-// nextName returns the first repository after the given one that has an entry, or "".
-func nextName(tx *bolt.Tx, bucket []byte, after string) string {
+// nextRepository returns the first repository after the given one that holds a manifest, or "".
+func nextRepository(tx *bolt.Tx, after string) string {
 	from := []byte{}
 	if after != "" {
 		from = append([]byte(after), 1) // behind every key that begins with after and a zero byte
 	}
-	k, _ := tx.Bucket(bucket).Cursor().Seek(from)
+	k, _ := tx.Bucket(bucketManifests).Cursor().Seek(from)
 	return firstPart(k)
-}
-
-func minName(a, b string) string {
-	if a == "" || (b != "" && b < a) {
-		return b
-	}
-	return a
 }

@@ -189,16 +189,20 @@ func (r *Registry) locate(reference string) (location, error) {
 	return location{reference, hostname == "", repo, ref.WithDefaultTag().Target()}, err
 }
 
-// plain tells an error about the layout's own registry without its address, which means nothing to
-// the user.
+// plain tells what is missing in the layout as its user would say it.
 func (l location) plain(err error) error {
-	if !l.local {
-		return err
-	}
 	for _, known := range []error{berth.ErrManifestUnknown, berth.ErrNameUnknown} {
-		if errors.Is(err, known) {
-			return fmt.Errorf("%s: %w in the layout; berth ls shows what there is", l.reference, known)
+		if l.local && errors.Is(err, known) {
+			return fmt.Errorf("%w in the layout; berth ls shows what there is", known)
 		}
 	}
 	return err
+}
+
+// wrap is plain, with the reference in front.
+func (l location) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", l.reference, l.plain(err))
 }

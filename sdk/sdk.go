@@ -108,7 +108,10 @@ func Open(ctx context.Context, opts *Options) (*Registry, error) {
 		return nil, err
 	}
 	address, token := session.Endpoint().Address, session.Endpoint().Token
-	registry, err := remote.New(address, &remote.Options{Credentials: auth.Static(address, auth.Credential{Username: tokenUser, Password: token})})
+	registry, err := remote.New(address, &remote.Options{
+		Credentials: auth.Static(address, auth.Credential{Username: tokenUser, Password: token}),
+		Name:        "the layout's registry",
+	})
 	if err != nil {
 		return nil, errors.Join(err, session.Close())
 	}
@@ -262,7 +265,7 @@ func (r *Registry) Pull(ctx context.Context, ref string, to source.Destination, 
 	}
 	desc, err := found.repo.Resolve(ctx, found.target)
 	if err != nil {
-		return Pushed{}, found.plain(err)
+		return Pushed{}, found.wrap(err)
 	}
 	stats, err := sync.Copy(ctx, sync.Repository(found.repo), destination{to}, desc, opts.copyOptions())
 	if err == nil {
@@ -284,7 +287,7 @@ func (r *Registry) Resolve(ctx context.Context, ref string) (v1.Descriptor, erro
 		return v1.Descriptor{}, err
 	}
 	desc, err := found.repo.Resolve(ctx, found.target)
-	return desc, found.plain(err)
+	return desc, found.wrap(err)
 }
 
 // Tags lists the tags of a repository, in byte order: in the layout, or in a remote registry where
@@ -299,7 +302,7 @@ func (r *Registry) Tags(ctx context.Context, repository string) iter.Seq2[string
 			return
 		}
 		for tag, err := range found.repo.Tags(ctx, "") {
-			if !yield(tag, found.plain(err)) {
+			if !yield(tag, found.wrap(err)) {
 				return
 			}
 		}

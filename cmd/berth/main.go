@@ -55,7 +55,7 @@ func run(ctx context.Context, args []string) int {
 	case errors.Is(err, errDrift):
 		return exitDrift
 	case errors.As(err, &usage) || !app.started:
-		say(err)
+		fmt.Fprintln(os.Stderr, "berth:", strings.Join(strings.Fields(err.Error()), " "))
 		fmt.Fprintln(os.Stderr, "berth: see berth help")
 		return exitUsage
 	case ctx.Err() != nil:

@@ -125,6 +125,9 @@ func (s *suite) image(repo berth.Repository) v1.Manifest {
 }
 
 func index(children ...v1.Descriptor) v1.Index {
+	if children == nil {
+		children = []v1.Descriptor{}
+	}
 	return v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: children}
 }
 

@@ -24,21 +24,27 @@ type Error struct {
 	Method, URL string
 	// Status of the answer.
 	Status int
+	// Name is what the registry is called instead, if it has a name: see [Options.Name].
+	Name string
 	// Errors are what the registry said, with code, message and detail. Where it said nothing that
 	// can be read, there is one, made from the status.
 	Errors []*berth.Error
 }
 
-// Error tells all of it in one line.
+// Error tells all of it in one line. Of a registry that has a name it tells what that said.
 func (e *Error) Error() string {
 	texts := make([]string, len(e.Errors))
 	for i, one := range e.Errors {
 		texts[i] = one.Error()
-		if one.Message != "" && !strings.Contains(strings.ToUpper(one.Message), one.Code) {
+		if e.Name == "" && one.Message != "" && !strings.Contains(strings.ToUpper(one.Message), one.Code) {
 			texts[i] = one.Code + ": " + one.Message
 		}
 	}
-	return fmt.Sprintf("%s %s: status %d: %s", e.Method, e.URL, e.Status, strings.Join(texts, "; "))
+	said := strings.Join(texts, "; ")
+	if e.Name != "" {
+		return said
+	}
+	return fmt.Sprintf("%s %s: status %d: %s", e.Method, e.URL, e.Status, said)
 }
 
 // Unwrap returns the parts, so that [errors.Is] finds their codes.
@@ -51,10 +57,10 @@ func (e *Error) Unwrap() []error {
 }
 
 // newError reads a refusal and closes its body.
-func newError(req ocirequest.Request, resp *http.Response) error {
+func (r *Registry) newError(req ocirequest.Request, resp *http.Response) error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	resp.Body.Close()
-	e := &Error{Method: resp.Request.Method, URL: plainURL(resp.Request.URL), Status: resp.StatusCode}
+	e := &Error{Method: resp.Request.Method, URL: plainURL(resp.Request.URL), Status: resp.StatusCode, Name: r.name}
 	e.Errors = parseErrors(body)
 	if fallback := byStatus(req.Kind, resp.StatusCode); fallback != "" && !e.tells(resp.StatusCode) {
 		said := e.Errors
@@ -172,6 +178,9 @@ func (r *Registry) transportError(req ocirequest.Request, err error) error {
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
+	}
+	if r.name != "" {
+		return fmt.Errorf("%s: %w", r.name, err)
 	}
 	return fmt.Errorf("%s %s: %w", req.Method(), plainURL(req.URL(r.base)), err)
 }

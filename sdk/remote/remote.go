@@ -46,6 +46,9 @@ type Options struct {
 	Credentials auth.CredentialFunc
 	// PlainHTTP speaks http to a host that is not a loopback one.
 	PlainHTTP bool
+	// Name is what errors call the registry, where its address means nothing to the user: they tell
+	// what it said then, and not what was asked of it. Zero: its address.
+	Name string
 	// UserAgent names the program and its version. Zero: "berth".
 	UserAgent string
 	// Transport sends the requests, below authentication. Nil: one that keeps connections open.
@@ -55,6 +58,7 @@ type Options struct {
 // Registry is a registry that is reached over HTTP. It implements [berth.Registry].
 type Registry struct {
 	host   string
+	name   string
 	base   *url.URL
 	client *http.Client
 }
@@ -79,7 +83,11 @@ func New(host string, opts *Options) (*Registry, error) {
 	if transport.UserAgent == "" {
 		transport.UserAgent = userAgent
 	}
-	return &Registry{host: strings.TrimPrefix(strings.TrimPrefix(host, "https://"), "http://"), base: base, client: &http.Client{Transport: transport}}, nil
+	_, name, given := strings.Cut(host, "://")
+	if !given {
+		name = host
+	}
+	return &Registry{host: name, name: opts.Name, base: base, client: &http.Client{Transport: transport}}, nil
 }
 
 // newTransport is net/http's own, for many requests to one host, and without compression: a blob's
@@ -240,7 +248,7 @@ func (r *Registry) send(ctx context.Context, e exchange) (*http.Response, error)
 		return nil, r.transportError(e.request, err)
 	}
 	if !accepted(resp.StatusCode, e.accept) {
-		return nil, newError(e.request, resp)
+		return nil, r.newError(e.request, resp)
 	}
 	return resp, nil
 }

@@ -42,7 +42,7 @@ func (r *Repository) PushBlob(ctx context.Context, desc v1.Descriptor, open func
 	e.header.Set("Content-Type", octetStream)
 	resp, err := r.send(ctx, e)
 	if err != nil {
-		return fmt.Errorf("push blob %s: %w", desc.Digest, err)
+		return err
 	}
 	return drop(resp)
 }
