@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"runtime"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -79,25 +78,11 @@ func (b binary) Launch(ctx context.Context, cfg plugin.Config, log *slog.Logger)
 	return p, nil
 }
 
-// maxScratch is how long the path of a scratch directory may be, so that a socket in it can be named:
-// 104 bytes on darwin, of which go-plugin's own folder and file take up to 40.
-const maxScratch = 60
-
-// makeScratch makes the directory for go-plugin's socket: go-plugin leaves its own behind if the start
-// fails or the plugin is killed.
-func makeScratch() (string, error) {
-	folder := os.TempDir()
-	if len(folder) > maxScratch && runtime.GOOS != "windows" {
-		folder = "/tmp"
-	}
-	return os.MkdirTemp(folder, "berth-")
-}
-
 // environ is what a plugin gets of the host's environment: what finds files, and nothing of what may
 // be secret.
 func environ() []string {
 	var kept []string
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "TMP", "TEMP", "LANG", "TZ", "SYSTEMROOT", "GOCOVERDIR", "GODEBUG"} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "TMP", "TEMP", "LANG", "TZ", "SYSTEMROOT", "GOCOVERDIR", "GODEBUG", "GORACE"} {
 		if value, ok := os.LookupEnv(name); ok {
 			kept = append(kept, name+"="+value)
 		}
@@ -111,6 +96,15 @@ type process struct {
 	client  *goplugin.Client
 	runner  *cmdRunner
 	scratch string
+}
+
+// Hello also removes the scratch directory: a connection that stands does not need its socket's name.
+func (p *process) Hello(ctx context.Context) (plugin.Info, error) {
+	info, err := p.Controller.Hello(ctx)
+	if err == nil {
+		err = os.RemoveAll(p.scratch)
+	}
+	return info, err
 }
 
 // start runs the handshake. go-plugin's does not know contexts: one that ends kills the process.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/plugin"
@@ -150,5 +151,41 @@ func TestARunnerKeepsTheFirstWords(t *testing.T) {
 	}
 	if len(r.words) != maxFirstWords || !strings.HasPrefix(string(r.words), "the reason\n") {
 		t.Errorf("%d bytes are kept", len(r.words))
+	}
+}
+
+func TestScratchThatWasLeftIsSweptAway(t *testing.T) {
+	folder := t.TempDir()
+	t.Setenv("TMPDIR", folder)
+	t.Setenv("TMP", folder)
+	if os.TempDir() != folder || len(folder) > maxScratch {
+		folder = "/tmp"
+	}
+	old := time.Now().Add(-2 * staleScratch)
+	left := filepath.Join(folder, scratchPrefix+"left-by-a-test")
+	file := filepath.Join(folder, scratchPrefix+"file-of-a-test")
+	if err := errors.Join(os.MkdirAll(filepath.Join(left, "plugin-dir1"), 0o700), os.WriteFile(file, nil, 0o600),
+		os.Chtimes(left, old, old), os.Chtimes(file, old, old)); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(file)
+	fresh, err := makeScratch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(fresh)
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a stale directory is there: %v", err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Errorf("a file that is not ours was removed: %v", err)
+	}
+	if again, err := makeScratch(); err != nil || again == fresh {
+		t.Errorf("got %q, %v", again, err)
+	} else {
+		os.RemoveAll(again)
+	}
+	if _, err := os.Stat(fresh); err != nil {
+		t.Errorf("one in use was removed: %v", err)
 	}
 }

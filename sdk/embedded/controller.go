@@ -6,25 +6,13 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"sync"
-	"time"
 
-	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/host"
 	"github.com/berthoci/berth/ocilayout"
 	"github.com/berthoci/berth/plugin"
 	"github.com/berthoci/berth/server"
-)
-
-const (
-	// drainTimeout is how long requests that are under way may take when their address closes.
-	drainTimeout = 5 * time.Second
-	// headerTimeout bounds how long a client may take to say what it wants.
-	headerTimeout = 10 * time.Second
-	// idleTimeout bounds how long a connection may rest between two requests.
-	idleTimeout = 2 * time.Minute
 )
 
 // controller serves one layout to those who hold leases. It implements [plugin.Controller].
@@ -127,7 +115,7 @@ type lease struct {
 	closing    sync.Once
 
 	mu      sync.Mutex // guards the fields below
-	servers []*http.Server
+	servers []*httpServer
 	closed  bool
 }
 
@@ -153,15 +141,6 @@ func (l *lease) Listen(_ context.Context, opts plugin.ListenOptions) (plugin.End
 	return endpoint, nil
 }
 
-func newHTTPServer(registry berth.Registry, opts *server.Options) *http.Server {
-	return &http.Server{
-		Handler:           server.New(registry, opts),
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		ErrorLog:          slog.NewLogLogger(opts.Logger.Handler(), slog.LevelDebug),
-	}
-}
-
 func (l *lease) Done() <-chan struct{} { return l.done }
 
 // Close lets requests that are under way finish, for a while, and closes the addresses.
@@ -172,23 +151,12 @@ func (l *lease) Close() error {
 		servers := l.servers
 		l.mu.Unlock()
 		for _, srv := range servers {
-			shutdown(srv)
+			srv.shutdown()
 		}
 		l.controller.release(l)
 		close(l.done)
 	})
 	return nil
-}
-
-// shutdown ends a server: requests that are under way may finish, but not for ever.
-func shutdown(srv *http.Server) error {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
-	defer cancel()
-	err := srv.Shutdown(ctx)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = srv.Close()
-	}
-	return err
 }
 
 // InProcess serves a layout from within this process: no binary, no second process, the same

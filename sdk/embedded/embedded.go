@@ -59,14 +59,22 @@ func run() int {
 	}()
 	c.wait(ctx)
 	err = c.close()
-	if cfg.Scratch != "" {
-		os.RemoveAll(cfg.Scratch)
-	}
+	removeScratch(cfg.Scratch)
 	if err != nil {
 		log.Error("did not close well", "err", err)
 		return 1
 	}
 	return 0
+}
+
+// removeScratch removes the directory of the control plane's socket, also while that is being made.
+func removeScratch(dir string) {
+	const attempts = 10
+	for range attempts {
+		if dir == "" || os.RemoveAll(dir) == nil {
+			return
+		}
+	}
 }
 
 // endWith ends the controller when the host's end of a pipe is closed.

@@ -23,6 +23,7 @@ import (
 func TestMain(m *testing.M) {
 	embedded.Main()
 	actAsHost()
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // a plugin under the race detector would linger for a second
 	os.Exit(m.Run())
 }
 

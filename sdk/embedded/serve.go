@@ -61,7 +61,7 @@ func Serve(ctx context.Context, opts ServeOptions) (err error) {
 		return err
 	case <-ctx.Done():
 	}
-	err = shutdown(srv)
+	err = srv.shutdown()
 	if served := <-served; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}
