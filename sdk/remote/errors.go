@@ -11,6 +11,7 @@ import (
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/internal/ocirequest"
+	"github.com/berthoci/berth/sdk/remote/auth"
 )
 
 const (
@@ -26,6 +27,8 @@ type Error struct {
 	Status int
 	// Name is what the registry is called instead, if it has a name: see [Options.Name].
 	Name string
+	// Advice says what to do next, where there is something that can be known. May be empty.
+	Advice string
 	// Errors are what the registry said, with code, message and detail. Where it said nothing that
 	// can be read, there is one, made from the status.
 	Errors []*berth.Error
@@ -43,6 +46,9 @@ func (e *Error) Error() string {
 	said := strings.Join(texts, "; ")
 	if e.Name != "" {
 		return said
+	}
+	if e.Advice != "" {
+		said += "; " + e.Advice
 	}
 	return fmt.Sprintf("%s %s: status %d: %s", e.Method, e.URL, e.Status, said)
 }
@@ -69,7 +75,28 @@ func (r *Registry) newError(req ocirequest.Request, resp *http.Response) error {
 	if len(e.Errors) == 0 {
 		e.Errors = []*berth.Error{{Code: "UNKNOWN", Message: message(nil, body)}}
 	}
+	if resp.StatusCode == http.StatusUnauthorized {
+		e.Advice = r.advise(resp)
+	}
 	return e
+}
+
+// advise tells why a registry may have refused: what it said itself, or which credential was shown.
+func (r *Registry) advise(resp *http.Response) string {
+	host := r.base.Host
+	if strings.Contains(resp.Header.Get("WWW-Authenticate"), "insufficient_scope") {
+		return "the login is good, but does not allow this"
+	}
+	shown, err := r.credentials(resp.Request.Context(), host)
+	switch {
+	case err != nil:
+		return ""
+	case shown == auth.Credential{}:
+		return fmt.Sprintf("no credentials are stored for %s: docker login %s stores them", host, host)
+	case shown.Username == "":
+		return fmt.Sprintf("%s refused the stored token: docker login %s stores another", host, host)
+	}
+	return fmt.Sprintf("%s refused user %s: docker login %s stores other credentials", host, clip(shown.Username), host)
 }
 
 // tells reports whether what the registry said is at least as exact as its status.

@@ -417,3 +417,31 @@ func TestTagsTheRegistryDoesNotTakeAlong(t *testing.T) {
 		t.Errorf("sent %q, want %q", put, want)
 	}
 }
+
+func TestARefusalSaysWhatToDo(t *testing.T) {
+	for name, tt := range map[string]struct {
+		challenge string
+		shown     auth.Credential
+		says      string
+	}{
+		"nothing stored":   {`Basic realm="x"`, auth.Credential{}, "no credentials are stored for HOST: docker login HOST"},
+		"wrong password":   {`Basic realm="x"`, auth.Credential{Username: "alice", Password: "canary"}, "HOST refused user alice"},
+		"a stored token":   {`Basic realm="x"`, auth.Credential{IdentityToken: "canary"}, "HOST refused the stored token"},
+		"not allowed":      {`Bearer error="insufficient_scope"`, auth.Credential{Username: "alice", Password: "canary"}, "the login is good, but does not allow this"},
+		"no challenge yet": {"", auth.Credential{}, "docker login HOST"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewServer(answer(401, "", "WWW-Authenticate", tt.challenge))
+			defer srv.Close()
+			host := srv.Listener.Addr().String()
+			repo := repository(t, host, &remote.Options{Credentials: auth.Static(host, tt.shown)})
+			_, err := repo.Resolve(t.Context(), "v1")
+			if !errors.Is(err, berth.ErrUnauthorized) || !strings.Contains(err.Error(), strings.ReplaceAll(tt.says, "HOST", host)) {
+				t.Errorf("got %v, want it to say %q", err, tt.says)
+			}
+			if strings.Contains(err.Error(), "canary") {
+				t.Errorf("%q tells a secret", err)
+			}
+		})
+	}
+}

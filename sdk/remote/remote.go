@@ -61,6 +61,8 @@ type Registry struct {
 	name   string
 	base   *url.URL
 	client *http.Client
+
+	credentials auth.CredentialFunc
 }
 
 // New returns the registry at a host: "registry.example.com", "localhost:5000". It does no I/O. The
@@ -87,7 +89,11 @@ func New(host string, opts *Options) (*Registry, error) {
 	if !given {
 		name = host
 	}
-	return &Registry{host: name, name: opts.Name, base: base, client: &http.Client{Transport: transport}}, nil
+	r := &Registry{host: name, name: opts.Name, base: base, client: &http.Client{Transport: transport}, credentials: opts.Credentials}
+	if r.credentials == nil {
+		r.credentials = func(context.Context, string) (auth.Credential, error) { return auth.Credential{}, nil }
+	}
+	return r, nil
 }
 
 // newTransport is net/http's own, for many requests to one host, and without compression: a blob's
