@@ -55,7 +55,7 @@ type Source interface {
 
 	// Fetch opens what desc describes, below the root. The caller closes it.
 	//
-	// Errors: berth.ErrBlobUnknown where it is missing or has another size.
+	// Errors: berth.ErrBlobUnknown where it is missing, no file, or has another size.
 	Fetch(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, error)
 
 	// Close releases what is open.
@@ -76,16 +76,19 @@ func Parse(text string) (Source, error) {
 	return Archive(path, name), nil
 }
 
-// Split takes a text apart at the form's colon and at the name's. The colon of a Windows drive is
-// part of the path.
+// Split takes a text like "oci:DIR:NAME" apart, at the form's colon and at the name's. The colon of a
+// Windows drive is part of the path. It does no I/O.
+//
+// Errors: ErrForm.
 func Split(text string) (form, path, name string, err error) {
-	form, rest, ok := strings.Cut(text, ":")
-	if !ok || rest == "" || (form != FormLayout && form != FormArchive) {
-		return "", "", "", fmt.Errorf("%.200q: %w", text, ErrForm)
-	}
+	form, rest, _ := strings.Cut(text, ":")
 	drive := filepath.VolumeName(rest)
 	path, name, _ = strings.Cut(rest[len(drive):], ":")
-	return form, drive + path, name, nil
+	path = drive + path
+	if path == "" || (form != FormLayout && form != FormArchive) {
+		return "", "", "", fmt.Errorf("%.200q: %w", text, ErrForm)
+	}
+	return form, path, name, nil
 }
 
 // Layout is the image of that name in an OCI image layout directory. An empty name is the only image
@@ -192,14 +195,17 @@ func (f *files) readJSON(name string, v any) error {
 	if err != nil {
 		return err
 	}
-	file, err := fsys.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
+	file, info, err := openFile(fsys, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%s: %w: it has no %s", f.what, berth.ErrLayoutInvalid, name)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", f.what, err)
+	case err != nil:
+		return fmt.Errorf("%s: its %s: %w", f.what, name, err)
 	}
 	defer file.Close()
+	if info.Size() > maxIndex {
+		return fmt.Errorf("%s: %w: its %s has %d bytes, at most %d are read", f.what, berth.ErrLayoutInvalid, name, info.Size(), maxIndex)
+	}
 	data, err := io.ReadAll(io.LimitReader(file, maxIndex))
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.what, err)
@@ -210,20 +216,50 @@ func (f *files) readJSON(name string, v any) error {
 	return nil
 }
 
+// openFile opens a regular file. What it is, is asked first: to open a pipe would be to wait for
+// whoever writes it.
+func openFile(fsys fs.FS, name string) (fs.File, fs.FileInfo, error) {
+	info, err := fs.Stat(fsys, name)
+	if err == nil && !info.Mode().IsRegular() {
+		err = errIrregular
+	}
+	if err != nil {
+		return nil, nil, sayPath(err)
+	}
+	file, err := fsys.Open(name)
+	if err != nil {
+		return nil, nil, sayPath(err)
+	}
+	return file, info, nil
+}
+
+var errIrregular = errors.New("it is no regular file")
+
 // choose picks the entry that the name means.
 func (f *files) choose(entries []v1.Descriptor) (v1.Descriptor, error) {
-	if f.name == "" {
-		if len(entries) != 1 {
-			return v1.Descriptor{}, fmt.Errorf("%s: %w: it has %d images; add a name%s", f.what, berth.ErrManifestUnknown, len(entries), known(entries))
-		}
-		return clean(entries[0]), nil
-	}
 	for _, e := range entries {
-		if e.Annotations[v1.AnnotationRefName] == f.name {
+		only := f.name == "" && len(entries) == 1
+		if only || (f.name != "" && f.name == e.Annotations[v1.AnnotationRefName]) {
 			return clean(e), nil
 		}
 	}
-	return v1.Descriptor{}, fmt.Errorf("%s: %w: it has no image %q%s", f.what, berth.ErrManifestUnknown, f.name, known(entries))
+	return v1.Descriptor{}, fmt.Errorf("%s: %w: %s", f.what, berth.ErrManifestUnknown, f.unchosen(entries))
+}
+
+// unchosen says why no entry is the one that is meant.
+func (f *files) unchosen(entries []v1.Descriptor) string {
+	names := known(entries)
+	switch {
+	case len(entries) == 0:
+		return "it holds no image"
+	case f.name != "" && names == "":
+		return fmt.Sprintf("it has no image %q; none has a name", f.name)
+	case f.name != "":
+		return fmt.Sprintf("it has no image %q; it has %s", f.name, names)
+	case names == "":
+		return fmt.Sprintf("it has %d images, and none has a name to choose it by", len(entries))
+	}
+	return fmt.Sprintf("it has %d images; choose one by its name: %s", len(entries), names)
 }
 
 // clean leaves out what an entry says about its place in the index.
@@ -242,34 +278,27 @@ func known(entries []v1.Descriptor) string {
 			names = append(names, name)
 		}
 	}
-	if len(names) == 0 {
-		return ""
-	}
-	return ", one of: " + strings.Join(names, ", ")
+	return strings.Join(names, ", ")
 }
 
 func (f *files) Fetch(_ context.Context, desc v1.Descriptor) (io.ReadCloser, error) {
 	if err := berth.ValidateDigest(desc.Digest); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", f.what, err)
 	}
 	fsys, err := f.opened()
 	if err != nil {
 		return nil, err
 	}
-	file, err := fsys.Open(blobPath(desc))
-	if errors.Is(err, fs.ErrNotExist) {
+	file, info, err := openFile(fsys, blobPath(desc))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%s: %s: %w: its file is missing", f.what, desc.Digest, berth.ErrBlobUnknown)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.what, err)
-	}
-	info, err := file.Stat()
-	if err == nil && (!info.Mode().IsRegular() || info.Size() != desc.Size) {
-		err = fmt.Errorf("%s: %s: %w: its file has %d bytes, the descriptor says %d", f.what, desc.Digest, berth.ErrBlobUnknown, info.Size(), desc.Size)
-	}
-	if err != nil {
-		file.Close()
-		return nil, err
+	case errors.Is(err, errIrregular):
+		return nil, fmt.Errorf("%s: %s: %w: %w", f.what, desc.Digest, berth.ErrBlobUnknown, err)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %s: %w", f.what, desc.Digest, err)
+	case info.Size() != desc.Size:
+		return nil, errors.Join(file.Close(), fmt.Errorf("%s: %s: %w: its file has %d bytes, the descriptor says %d", f.what, desc.Digest, berth.ErrBlobUnknown, info.Size(), desc.Size))
 	}
 	return file, nil
 }

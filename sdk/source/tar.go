@@ -19,7 +19,7 @@ import (
 const maxEntries = 1_000_000
 
 // tarFS is the regular files of a tar file, read in place. Links, devices and names that lead out of
-// the archive are not seen.
+// the archive are not seen. Of two entries of one name the later counts, as when it is extracted.
 type tarFS struct {
 	file    *os.File
 	entries map[string]tarEntry
@@ -32,69 +32,103 @@ type tarEntry struct {
 }
 
 func openTar(name string) (*tarFS, error) {
+	info, err := os.Stat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		err = errIrregular
+	}
+	if err != nil {
+		return nil, err
+	}
 	file, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	archive := &tarFS{file: file, entries: map[string]tarEntry{}}
-	if err := archive.scan(); err != nil {
-		file.Close()
-		return nil, err
+	entries, err := scan(file, info.Size())
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
 	}
-	return archive, nil
+	return &tarFS{file: file, entries: entries}, nil
 }
 
 // scan reads the headers and skips what is between them.
-func (t *tarFS) scan() error {
-	if err := t.refuseCompressed(); err != nil {
-		return err
+func scan(file io.ReaderAt, size int64) (map[string]tarEntry, error) {
+	if err := refuseCompressed(file); err != nil {
+		return nil, err
 	}
-	reader := tar.NewReader(t.file)
+	section := io.NewSectionReader(file, 0, size)
+	reader := tar.NewReader(section)
+	entries := map[string]tarEntry{}
 	for {
 		header, err := reader.Next()
 		if errors.Is(err, io.EOF) {
-			return t.checkLength()
+			return entries, nil
 		}
-		if err != nil {
-			return fmt.Errorf("%w: the archive is damaged or cut short: %w", berth.ErrLayoutInvalid, err)
+		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
+			return nil, fmt.Errorf("%w: the archive is no tar file, or damaged, or cut short: %w", berth.ErrLayoutInvalid, err)
 		}
-		if header.Typeflag != tar.TypeReg {
+		name := path.Clean(header.Name)
+		if !fs.ValidPath(name) {
 			continue
 		}
-		offset, err := t.file.Seek(0, io.SeekCurrent)
+		delete(entries, name)
+		entry, err := entryAt(section, header)
 		if err != nil {
-			return err
+			return nil, fmt.Errorf("%w: the archive %w %.200q", berth.ErrLayoutInvalid, err, name)
 		}
-		name := strings.TrimPrefix(path.Clean("/"+header.Name), "/")
-		t.entries[name] = tarEntry{name: path.Base(name), offset: offset, size: header.Size}
-		if len(t.entries) > maxEntries {
-			return fmt.Errorf("%w: the archive has more than %d files", berth.ErrLayoutInvalid, maxEntries)
+		if header.Typeflag == tar.TypeReg {
+			entries[name] = entry
+		}
+		if len(entries) > maxEntries {
+			return nil, fmt.Errorf("%w: the archive has more than %d files", berth.ErrLayoutInvalid, maxEntries)
 		}
 	}
 }
 
-func (t *tarFS) refuseCompressed() error {
-	head := make([]byte, 4)
-	n, err := t.file.ReadAt(head, 0)
+var (
+	errCut    = errors.New("is cut short inside")
+	errSparse = errors.New("was made with --sparse, make it without: its bytes are not all there of")
+)
+
+// entryAt is the file whose header was just read.
+func entryAt(section *io.SectionReader, header *tar.Header) (tarEntry, error) {
+	offset, err := section.Seek(0, io.SeekCurrent)
+	switch {
+	case err != nil:
+		return tarEntry{}, err
+	case isSparse(header):
+		return tarEntry{}, errSparse
+	case header.Typeflag == tar.TypeReg && header.Size > section.Size()-offset:
+		return tarEntry{}, errCut
+	}
+	return tarEntry{name: path.Base(header.Name), offset: offset, size: header.Size}, nil
+}
+
+// isSparse reports whether a file lies in the archive without its holes, in any of GNU tar's ways.
+func isSparse(header *tar.Header) bool {
+	for key := range header.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return header.Typeflag == tar.TypeGNUSparse
+}
+
+// compressions are how files begin that some program has compressed.
+var compressions = map[string]string{
+	"gzip": "\x1f\x8b",
+	"zstd": "\x28\xb5\x2f\xfd",
+	"xz":   "\xfd7zXZ\x00",
+}
+
+func refuseCompressed(file io.ReaderAt) error {
+	head := make([]byte, 6)
+	n, err := file.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	gzip, zstd := []byte{0x1f, 0x8b}, []byte{0x28, 0xb5, 0x2f, 0xfd}
-	if bytes.HasPrefix(head[:n], gzip) || bytes.HasPrefix(head[:n], zstd) {
-		return fmt.Errorf("%w: the archive is compressed; decompress it first", berth.ErrLayoutInvalid)
-	}
-	return nil
-}
-
-// checkLength notices an archive that was cut inside its last file.
-func (t *tarFS) checkLength() error {
-	info, err := t.file.Stat()
-	if err != nil {
-		return err
-	}
-	for name, e := range t.entries {
-		if e.offset+e.size > info.Size() {
-			return fmt.Errorf("%w: the archive is cut short inside %s", berth.ErrLayoutInvalid, name)
+	for program, magic := range compressions {
+		if bytes.HasPrefix(head[:n], []byte(magic)) {
+			return fmt.Errorf("%w: the archive is compressed with %s; decompress it first", berth.ErrLayoutInvalid, program)
 		}
 	}
 	return nil

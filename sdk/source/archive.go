@@ -1,0 +1,180 @@
+package source
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/durable"
+)
+
+// ToArchive is a tar file that will hold an OCI image layout with one image. It appears, or replaces
+// the file of that name, when it is committed. Where the name is a symbolic link, the file that it
+// points to is replaced.
+func ToArchive(file, name string) (Destination, error) {
+	w := &archiveWriter{what: FormArchive + ":" + file, name: name, has: map[digest.Digest]int64{}}
+	if err := w.open(file); err != nil {
+		return nil, fmt.Errorf("%s: %w", w.what, sayPath(err))
+	}
+	return w, nil
+}
+
+type archiveWriter struct {
+	what, name string
+	dir        *durable.Dir
+	base       string // the archive's name in dir
+	unfinished string // its name until the commit
+
+	mu   sync.Mutex // a tar file is written in order; guards the fields below
+	temp *os.File
+	tar  *tar.Writer
+	has  map[digest.Digest]int64
+}
+
+func (w *archiveWriter) open(file string) (err error) {
+	if real, err := filepath.EvalSymlinks(file); err == nil {
+		file = real
+	}
+	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
+		return errIrregular
+	}
+	if w.dir, err = durable.Open(filepath.Dir(file)); err != nil {
+		return err
+	}
+	w.base = filepath.Base(file)
+	w.unfinished = "." + w.base + "." + rand.Text()
+	if w.temp, err = w.dir.Root().OpenFile(w.unfinished, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644); err != nil {
+		return errors.Join(err, w.dir.Close())
+	}
+	w.tar = tar.NewWriter(w.temp)
+	return nil
+}
+
+func (w *archiveWriter) Has(_ context.Context, desc v1.Descriptor) (bool, error) {
+	if err := berth.ValidateDigest(desc.Digest); err != nil {
+		return false, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	size, ok := w.has[desc.Digest]
+	return ok && size == desc.Size, nil
+}
+
+func (w *archiveWriter) Put(_ context.Context, desc v1.Descriptor, content io.Reader) error {
+	if err := berth.ValidateDigest(desc.Digest); err != nil {
+		return fmt.Errorf("%s: %w", w.what, err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, ok := w.has[desc.Digest]; ok {
+		return nil
+	}
+	if err := w.put(desc, content); err != nil {
+		return fmt.Errorf("%s: %w", w.what, err)
+	}
+	w.has[desc.Digest] = desc.Size
+	return nil
+}
+
+// put appends a file, or leaves the archive as it was.
+func (w *archiveWriter) put(desc v1.Descriptor, content io.Reader) error {
+	if desc.Size < 0 {
+		return fmt.Errorf("%s: %w: its size is negative", desc.Digest, berth.ErrDigestInvalid)
+	}
+	if err := w.tar.Flush(); err != nil {
+		return err
+	}
+	begin, err := w.temp.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	if err := w.tar.WriteHeader(header(blobPath(desc), desc.Size)); err != nil {
+		return err
+	}
+	if err := verifiedCopy(w.tar, desc, content); err != nil {
+		return errors.Join(err, w.goBack(begin))
+	}
+	return nil
+}
+
+// goBack takes away what was written since an offset at which a file began.
+func (w *archiveWriter) goBack(begin int64) error {
+	if err := w.temp.Truncate(begin); err != nil {
+		return err
+	}
+	_, err := w.temp.Seek(begin, io.SeekStart)
+	w.tar = tar.NewWriter(w.temp)
+	return err
+}
+
+func header(name string, size int64) *tar.Header {
+	return &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644}
+}
+
+func (w *archiveWriter) Commit(ctx context.Context, root v1.Descriptor) error {
+	if err := w.commit(ctx, root); err != nil {
+		return fmt.Errorf("%s: %w", w.what, err)
+	}
+	return nil
+}
+
+func (w *archiveWriter) commit(ctx context.Context, root v1.Descriptor) error {
+	if err := checkRoot(ctx, w, root); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	index := newIndex()
+	if err := index.replace(root, w.name); err != nil {
+		return err
+	}
+	if err := w.putJSON(v1.ImageLayoutFile, v1.ImageLayout{Version: v1.ImageLayoutVersion}); err != nil {
+		return err
+	}
+	if err := w.putJSON(v1.ImageIndexFile, index); err != nil {
+		return err
+	}
+	if err := errors.Join(w.tar.Close(), w.dir.SyncFile(w.temp, w.unfinished), w.temp.Close()); err != nil {
+		return err
+	}
+	return w.dir.Rename(w.unfinished, w.base)
+}
+
+func (w *archiveWriter) putJSON(name string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if err := w.tar.WriteHeader(header(name, int64(len(data)))); err != nil {
+		return err
+	}
+	_, err = w.tar.Write(data)
+	return err
+}
+
+// Close removes the unfinished file. After a commit there is none.
+func (w *archiveWriter) Close() error {
+	if w.dir == nil {
+		return nil
+	}
+	w.temp.Close() // to be removed, or flushed and closed already
+	err := w.dir.Root().Remove(w.unfinished)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	err = errors.Join(err, w.dir.Close())
+	w.dir = nil
+	return err
+}
