@@ -80,6 +80,8 @@ const (
 	defaultParallel = 4
 	// maxDepth bounds how deep indexes may be nested.
 	maxDepth = 8
+
+	octetStream = "application/octet-stream"
 )
 
 // Copy brings an image to a target: blobs first, then manifests from the leaves to the root, each
@@ -89,20 +91,24 @@ const (
 // Errors: berth.ErrBlobUnknown and berth.ErrDigestInvalid with the descriptor's digest, where the
 // source lacks something or gives something else; those of the target.
 func Copy(ctx context.Context, from Fetcher, to Target, root v1.Descriptor, opts *CopyOptions) (Stats, error) {
-	c := &copier{from: from, to: to, seen: map[digest.Digest]bool{}}
+	c := &copier{from: from, to: to, seen: map[digest.Digest]bool{}, seenBlobs: map[digest.Digest]bool{}}
 	if opts != nil {
 		c.opts = *opts
 	}
 	if c.opts.Parallel <= 0 {
 		c.opts.Parallel = defaultParallel
 	}
-	if err := c.gather(ctx, root, 0); err != nil {
-		return c.stats, err
+	err := berth.ValidateDigest(root.Digest)
+	if err == nil {
+		err = c.gather(ctx, root, 0)
 	}
-	if err := c.copyBlobs(ctx); err != nil {
-		return c.stats, err
+	if err == nil {
+		err = c.copyBlobs(ctx)
 	}
-	return c.stats, c.copyManifests(ctx)
+	if err == nil {
+		err = c.copyManifests(ctx)
+	}
+	return c.stats, err
 }
 
 // copier is one copy on its way.
@@ -114,6 +120,7 @@ type copier struct {
 	blobs     []v1.Descriptor
 	manifests []berth.Manifest // children before parents, the root last
 	seen      map[digest.Digest]bool
+	seenBlobs map[digest.Digest]bool // apart, for the same bytes can be both
 
 	mu    sync.Mutex // guards the fields below
 	stats Stats
@@ -137,7 +144,12 @@ func (c *copier) gather(ctx context.Context, desc v1.Descriptor, depth int) erro
 		return fmt.Errorf("%s: %w", desc.Digest, err)
 	}
 	for _, child := range doc.Required() {
-		if err := c.gatherChild(ctx, child, depth); err != nil {
+		if doc.Kind == manifest.Index && manifest.KindOf(child.MediaType) != 0 {
+			err = c.gather(ctx, child, depth+1)
+		} else {
+			c.gatherBlob(child)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -146,15 +158,17 @@ func (c *copier) gather(ctx context.Context, desc v1.Descriptor, depth int) erro
 	return nil
 }
 
-func (c *copier) gatherChild(ctx context.Context, child v1.Descriptor, depth int) error {
+// gatherBlob lists a blob. A layer that is a manifest, which an artifact may wrap, is a blob all the
+// same, and must not be looked for among the manifests.
+func (c *copier) gatherBlob(child v1.Descriptor) {
+	if c.seenBlobs[child.Digest] {
+		return
+	}
+	c.seenBlobs[child.Digest] = true
 	if manifest.KindOf(child.MediaType) != 0 {
-		return c.gather(ctx, child, depth+1)
+		child.MediaType = octetStream
 	}
-	if !c.seen[child.Digest] {
-		c.seen[child.Digest] = true
-		c.blobs = append(c.blobs, child)
-	}
-	return nil
+	c.blobs = append(c.blobs, child)
 }
 
 // read reads a manifest whole and verifies it.
@@ -202,7 +216,10 @@ func (c *copier) copyBlob(ctx context.Context, desc v1.Descriptor) error {
 	}
 	action, err := c.to.PutBlob(ctx, desc, func() (io.ReadCloser, error) {
 		content, err := c.from.Fetch(ctx, desc)
-		return c.watched(desc, content), err
+		if err != nil {
+			return nil, err
+		}
+		return &watched{ReadCloser: content, copier: c, desc: desc}, nil
 	})
 	if err == nil {
 		c.done(desc, action)
@@ -213,6 +230,9 @@ func (c *copier) copyBlob(ctx context.Context, desc v1.Descriptor) error {
 // copyManifests pushes the root even where it is there: its names may not point to it.
 func (c *copier) copyManifests(ctx context.Context) error {
 	for i, m := range c.manifests {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		root := i == len(c.manifests)-1
 		if !root {
 			there, err := c.to.Has(ctx, m.Descriptor)
@@ -254,14 +274,8 @@ func (c *copier) tell(e Event) {
 	}
 }
 
-// watched tells about a blob's bytes as they are read.
-func (c *copier) watched(desc v1.Descriptor, content io.ReadCloser) io.ReadCloser {
-	if content == nil || c.opts.Progress == nil {
-		return content
-	}
-	return &watched{ReadCloser: content, copier: c, desc: desc}
-}
-
+// watched tells about a blob's bytes as they are read, and counts them: a target that was told how
+// many come need not know what to make of others.
 type watched struct {
 	io.ReadCloser
 	copier *copier
@@ -272,7 +286,13 @@ type watched struct {
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.ReadCloser.Read(p)
 	w.bytes += int64(n)
-	w.copier.tell(Event{Descriptor: w.desc, Bytes: w.bytes})
+	ended := errors.Is(err, io.EOF)
+	if w.bytes > w.desc.Size || (ended && w.bytes < w.desc.Size) {
+		return n, fmt.Errorf("%w: %d bytes came, its descriptor says %d", berth.ErrDigestInvalid, w.bytes, w.desc.Size)
+	}
+	if n > 0 {
+		w.copier.tell(Event{Descriptor: w.desc, Bytes: w.bytes})
+	}
 	return n, err
 }
 

@@ -30,11 +30,32 @@ var ErrNothing = errors.New("no tag matches")
 
 // Selection says which tags are meant, and what they are called there.
 type Selection struct {
-	// Patterns are REPOSITORY[:TAG], each part a glob: * stands for any characters but /, ** for
-	// any at all. Without a tag all tags of the repository are meant.
+	// Patterns are REPOSITORY[:TAG], each part a glob: * stands for any characters but /, ** between
+	// slashes for any number of parts, so that app/** is app and all that is below it. Without a
+	// tag all tags of the repository are meant.
 	Patterns []string
 	// Prefix is put before the repository's name at the target. May be empty.
 	Prefix string
+}
+
+// glob is a pattern, read.
+type glob struct{ text, repository, tag string }
+
+func (s Selection) globs() (globs []glob, err error) {
+	for _, pattern := range s.Patterns {
+		repository, tag, ok := strings.Cut(pattern, ":")
+		if !ok {
+			tag = "*"
+		}
+		if repository == "" || tag == "" || !doublestar.ValidatePattern(repository) || !doublestar.ValidatePattern(tag) {
+			return nil, fmt.Errorf("pattern %q: %w: want REPOSITORY[:TAG], with * and ** for any characters", pattern, berth.ErrNameInvalid)
+		}
+		globs = append(globs, glob{pattern, repository, tag})
+	}
+	if len(globs) == 0 {
+		return nil, fmt.Errorf("%w: no pattern is given", ErrNothing)
+	}
+	return globs, nil
 }
 
 // Destination is a registry that images are brought to.
@@ -79,11 +100,16 @@ func (p *Plan) Drift() []Item {
 
 // Make looks at both sides and says what would be done. It sends one HEAD for each tag to the target.
 //
-// Errors: ErrNothing; those of either registry, with its name.
+// Errors: ErrNothing for a pattern that selects no tag, and for no pattern at all;
+// berth.ErrNameInvalid for a pattern that is none; those of either registry, with its name.
 func Make(ctx context.Context, from berth.Registry, to Destination, sel Selection) (*Plan, error) {
+	globs, err := sel.globs()
+	if err != nil {
+		return nil, err
+	}
 	s := &selector{from: from, prefix: sel.Prefix, taken: map[string]bool{}, items: []Item{}}
-	for _, pattern := range sel.Patterns {
-		if err := s.match(ctx, pattern); err != nil {
+	for _, g := range globs {
+		if err := s.match(ctx, g); err != nil {
 			return nil, err
 		}
 	}
@@ -104,30 +130,23 @@ type selector struct {
 }
 
 // match takes what a pattern selects. A pattern that selects nothing is a mistake.
-func (s *selector) match(ctx context.Context, pattern string) error {
-	repoGlob, tagGlob, ok := strings.Cut(pattern, ":")
-	if !ok {
-		tagGlob = "*"
-	}
-	if !doublestar.ValidatePattern(repoGlob) || !doublestar.ValidatePattern(tagGlob) || repoGlob == "" {
-		return fmt.Errorf("pattern %q: %w: want REPOSITORY[:TAG], with * and ** for any characters", pattern, berth.ErrNameInvalid)
-	}
+func (s *selector) match(ctx context.Context, g glob) error {
 	matched := 0
 	for name, err := range s.from.Repositories(ctx, "") {
 		if err != nil {
 			return err
 		}
-		if !matches(repoGlob, name) {
+		if !matches(g.repository, name) {
 			continue
 		}
-		n, err := s.matchTags(ctx, name, tagGlob)
+		n, err := s.matchTags(ctx, name, g.tag)
 		if err != nil {
 			return err
 		}
 		matched += n
 	}
 	if matched == 0 {
-		return fmt.Errorf("pattern %q: %w; berth ls shows what there is", pattern, ErrNothing)
+		return fmt.Errorf("pattern %q: %w; berth ls shows what there is", g.text, ErrNothing)
 	}
 	return nil
 }

@@ -72,8 +72,9 @@ func (t *repositoryTarget) Has(ctx context.Context, desc v1.Descriptor) (bool, e
 	return there && stat.Size == desc.Size, err
 }
 
-// found tells absence from failure. A repository that does not exist yet has nothing; some
-// registries say that it may not be pulled from, and will say so again if that is not why.
+// found tells absence from failure. A repository that does not exist yet has nothing. That it may not
+// be pulled from is a failure, though some registries say so of what does not exist: a plan must not
+// promise what will be refused.
 func found(err error, absent error) (bool, error) {
 	if errors.Is(err, absent) || errors.Is(err, berth.ErrNameUnknown) {
 		return false, nil
