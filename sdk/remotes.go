@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -39,7 +40,8 @@ func NewRemotes(opts *Options) *Remotes {
 
 // Registry returns the registry at a host. It does no I/O.
 //
-// Errors: berth.ErrNameInvalid for what is no host.
+// Errors: berth.ErrNameInvalid for what is no host; berth.ErrUnsupported for plain http to a host that
+// Options.PlainHTTP does not list.
 func (r *Remotes) Registry(hostname string) (*remote.Registry, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -48,13 +50,31 @@ func (r *Remotes) Registry(hostname string) (*remote.Registry, error) {
 	}
 	registry, err := remote.New(hostname, &remote.Options{
 		Credentials: r.opts.Credentials,
-		PlainHTTP:   slices.Contains(r.opts.PlainHTTP, hostname),
+		PlainHTTP:   r.mayBePlain(hostname),
 		UserAgent:   r.opts.UserAgent,
 	})
-	if err == nil {
-		r.hosts[hostname] = registry
+	switch {
+	case errors.Is(err, berth.ErrUnsupported):
+		return nil, fmt.Errorf("%w, by Options.PlainHTTP or --plain-http %s", err, withoutScheme(hostname))
+	case err != nil:
+		return nil, err
 	}
-	return registry, err
+	r.hosts[hostname] = registry
+	return registry, nil
+}
+
+// mayBePlain reports whether a host is listed as one that plain http is spoken to.
+func (r *Remotes) mayBePlain(hostname string) bool {
+	return slices.ContainsFunc(r.opts.PlainHTTP, func(listed string) bool {
+		return strings.EqualFold(withoutScheme(listed), withoutScheme(hostname))
+	})
+}
+
+func withoutScheme(hostname string) string {
+	if _, rest, ok := strings.Cut(hostname, "://"); ok {
+		return rest
+	}
+	return hostname
 }
 
 // closeIdle closes the connections that no request uses.
@@ -78,13 +98,24 @@ type SyncOptions struct {
 
 // PlanSync looks at both sides and says what Sync would do.
 //
-// Errors: sync.ErrNothing; berth.ErrUnauthorized and berth.ErrDenied, with the registry's own words.
+// Errors: sync.ErrNothing; berth.ErrNameInvalid for a target or a pattern that is none;
+// berth.ErrUnsupported for plain http beyond this machine, where Options.PlainHTTP does not list it;
+// berth.ErrUnauthorized and berth.ErrDenied, with the registry's own words.
 func (r *Registry) PlanSync(ctx context.Context, opts *SyncOptions) (*sync.Plan, error) {
-	to, prefix, err := r.target(opts.To)
-	if err != nil {
-		return nil, err
+	plan, _, err := r.planSync(ctx, opts)
+	return plan, err
+}
+
+func (r *Registry) planSync(ctx context.Context, opts *SyncOptions) (*sync.Plan, *remote.Registry, error) {
+	if opts == nil {
+		opts = &SyncOptions{}
 	}
-	return sync.Make(ctx, r, to, sync.Selection{Patterns: opts.Patterns, Prefix: prefix})
+	to, prefix, err := r.remotes.target(opts.To)
+	if err != nil {
+		return nil, nil, err
+	}
+	plan, err := sync.Make(ctx, r, to, sync.Selection{Patterns: opts.Patterns, Prefix: prefix})
+	return plan, to, err
 }
 
 // Sync brings tags of the layout to a remote registry: what it lacks, and nothing else. The report
@@ -92,11 +123,7 @@ func (r *Registry) PlanSync(ctx context.Context, opts *SyncOptions) (*sync.Plan,
 //
 // Errors: those of PlanSync; for what could not be brought, one joined error a tag.
 func (r *Registry) Sync(ctx context.Context, opts *SyncOptions) (*sync.Report, error) {
-	plan, err := r.PlanSync(ctx, opts)
-	if err != nil {
-		return nil, err
-	}
-	to, _, err := r.target(opts.To)
+	plan, to, err := r.planSync(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +131,7 @@ func (r *Registry) Sync(ctx context.Context, opts *SyncOptions) (*sync.Report, e
 }
 
 // target reads HOST[/PREFIX].
-func (r *Registry) target(to string) (*remote.Registry, string, error) {
+func (r *Remotes) target(to string) (*remote.Registry, string, error) {
 	scheme, rest, ok := strings.Cut(to, "://")
 	if !ok {
 		scheme, rest = "", to
@@ -118,7 +145,7 @@ func (r *Registry) target(to string) (*remote.Registry, string, error) {
 	if ok {
 		hostname = scheme + "://" + hostname
 	}
-	registry, err := r.remotes.Registry(hostname)
+	registry, err := r.Registry(hostname)
 	return registry, prefix, err
 }
 
@@ -132,19 +159,23 @@ func (r *Registry) Pin(ctx context.Context, lockFile string, references ...strin
 		return nil, err
 	}
 	changes, err := pin.Add(ctx, f, r, references...)
+	if len(changes) == 0 {
+		return nil, err
+	}
 	if saveErr := f.Save(); saveErr != nil {
-		return nil, saveErr
+		return nil, errors.Join(fmt.Errorf("lock file %s: %w", lockFile, saveErr), err)
 	}
 	return changes, err
 }
 
 // VerifyPins compares a lock file with what its references name now: in the layout, or in the remote
-// registry where the reference has a host.
+// registry where the reference has a host. What differs is told also where an error is.
 //
-// Errors: pin.ErrInvalid with file and line; for each reference that could not be asked about, why.
+// Errors: fs.ErrNotExist; pin.ErrInvalid with file and line; for each reference that could not be asked
+// about, why.
 func (r *Registry) VerifyPins(ctx context.Context, lockFile string) ([]pin.Drift, error) {
-	if _, err := os.Stat(lockFile); err != nil {
-		return nil, fmt.Errorf("lock file %w; berth pin add makes one", err)
+	if _, err := os.Stat(lockFile); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("lock file %s: %w; berth pin add makes one", lockFile, fs.ErrNotExist)
 	}
 	f, err := pin.Load(lockFile)
 	if err != nil {
@@ -170,6 +201,7 @@ type location struct {
 	local     bool
 	repo      *remote.Repository
 	target    string // tag or digest
+	whole     bool   // the reference has neither tag nor digest: it may mean the repository
 }
 
 // locate decides where a reference is to be looked up. It does no I/O.
@@ -186,7 +218,7 @@ func (r *Registry) locate(reference string) (location, error) {
 		}
 	}
 	repo, err := registry.Open(ref.Repository)
-	return location{reference, hostname == "", repo, ref.WithDefaultTag().Target()}, err
+	return location{reference, hostname == "", repo, ref.WithDefaultTag().Target(), ref.Target() == ""}, err
 }
 
 // plain tells what is missing in the layout as its user would say it.

@@ -37,12 +37,14 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/host"
 	"github.com/berthoci/berth/plugin"
+	"github.com/berthoci/berth/sdk/pin"
 	"github.com/berthoci/berth/sdk/remote"
 	"github.com/berthoci/berth/sdk/remote/auth"
 	"github.com/berthoci/berth/sdk/source"
@@ -202,7 +204,8 @@ type Pushed struct {
 // or is cancelled names nothing.
 //
 // Errors: those of the source, with what it was; berth.ErrDigestInvalid where a blob is not what its
-// descriptor says.
+// descriptor says; berth.ErrNameInvalid and berth.ErrTagInvalid for what cannot be set: a digest, or
+// a name that begins with a host.
 func (r *Registry) Push(ctx context.Context, from source.Source, ref string, opts *PushOptions) (Pushed, error) {
 	name, tags, err := parseTags(ref)
 	if err != nil {
@@ -216,12 +219,54 @@ func (r *Registry) Push(ctx context.Context, from source.Source, ref string, opt
 	if err != nil {
 		return Pushed{}, err
 	}
-	stats, err := sync.Copy(ctx, from, sync.ToRepository(repo, tags, nil), root, opts.copyOptions())
+	to := &rootKeeper{Target: sync.ToRepository(repo, tags, nil)}
+	stats, err := sync.Copy(ctx, from, to, root, opts.copyOptions())
 	if err != nil {
-		return Pushed{}, fmt.Errorf("push %s to %s: %w", from, ref, err)
+		return Pushed{}, fmt.Errorf("push %sto %s: %w", called(from), ref, err)
 	}
-	desc, err := repo.Resolve(ctx, tags[0])
-	return Pushed{Descriptor: desc, Tags: tags, Stats: stats}, err
+	return Pushed{Descriptor: to.root, Tags: tags, Stats: stats}, nil
+}
+
+// rootKeeper remembers what the tags were set to. To ask the registry afterwards would be to fail,
+// or to be told of somebody else's push, when all is done.
+type rootKeeper struct {
+	sync.Target
+	root v1.Descriptor
+}
+
+func (k *rootKeeper) PutManifest(ctx context.Context, desc v1.Descriptor, raw []byte, root bool) error {
+	if root {
+		k.root = v1.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
+		late, done := settling(ctx)
+		defer done()
+		ctx = late
+	}
+	return k.Target.PutManifest(ctx, desc, raw, root)
+}
+
+// settleTime is how long a push that is cancelled waits for what it has asked for already.
+const settleTime = 5 * time.Second
+
+// settling returns a context that ends settleTime later than ctx. The request that sets the tags is
+// not cut off: whether it was obeyed would not be known then.
+func settling(ctx context.Context) (context.Context, context.CancelFunc) {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(settleTime):
+			cancel()
+		case <-late.Done():
+		}
+	})
+	return late, func() { stop(); cancel() }
+}
+
+// called is a source's name, where it has one, for the middle of a sentence.
+func called(from source.Source) string {
+	if named, ok := from.(fmt.Stringer); ok {
+		return named.String() + " "
+	}
+	return ""
 }
 
 func (o *PushOptions) copyOptions() *sync.CopyOptions {
@@ -233,19 +278,21 @@ func (o *PushOptions) copyOptions() *sync.CopyOptions {
 
 // parseTags reads REPOSITORY[:TAG][,TAG…].
 func parseTags(text string) (repository string, tags []string, err error) {
-	first, more, _ := strings.Cut(text, ",")
-	ref, err := berth.ParseReference(first)
-	if err != nil {
-		return "", nil, err
+	parts := strings.Split(text, ",")
+	if host, _ := pin.SplitHost(parts[0]); host != "" {
+		return "", nil, fmt.Errorf("reference %q: %w: %s is a host, and a push goes into the layout; sync brings its tags to registries", text, berth.ErrNameInvalid, host)
 	}
-	if ref.Digest != "" {
+	ref, err := berth.ParseReference(parts[0])
+	switch {
+	case err != nil && len(parts) > 1:
+		return "", nil, fmt.Errorf("reference %q: %w", text, err)
+	case err != nil:
+		return "", nil, err
+	case ref.Digest != "":
 		return "", nil, fmt.Errorf("reference %q: %w: a push sets tags; leave out the digest", text, berth.ErrTagInvalid)
 	}
 	tags = []string{ref.WithDefaultTag().Tag}
-	for tag := range strings.SplitSeq(more, ",") {
-		if more == "" {
-			break
-		}
+	for _, tag := range parts[1:] {
 		if err := berth.ValidateTag(tag); err != nil {
 			return "", nil, fmt.Errorf("reference %q: %w", text, err)
 		}
@@ -257,7 +304,8 @@ func parseTags(text string) (repository string, tags []string, err error) {
 // Pull brings an image to another place, and commits it there: an image of the layout, or of a
 // remote registry where ref has a host. The caller closes to.
 //
-// Errors: berth.ErrManifestUnknown; those of the destination.
+// Errors: berth.ErrManifestUnknown; berth.ErrBlobUnknown where a part of the image is missing; those
+// of the destination.
 func (r *Registry) Pull(ctx context.Context, ref string, to source.Destination, opts *PushOptions) (Pushed, error) {
 	found, err := r.locate(ref)
 	if err != nil {
@@ -293,10 +341,13 @@ func (r *Registry) Resolve(ctx context.Context, ref string) (v1.Descriptor, erro
 // Tags lists the tags of a repository, in byte order: in the layout, or in a remote registry where
 // the name has a host.
 //
-// Errors: berth.ErrNameUnknown.
+// Errors: berth.ErrNameUnknown; berth.ErrNameInvalid for a reference to one tag or digest.
 func (r *Registry) Tags(ctx context.Context, repository string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		found, err := r.locate(repository)
+		if err == nil && !found.whole {
+			err = fmt.Errorf("%q: %w: want a repository, without tag and digest", repository, berth.ErrNameInvalid)
+		}
 		if err != nil {
 			yield("", err)
 			return
