@@ -15,9 +15,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/sdk/embedded"
 )
 
@@ -48,22 +50,35 @@ func run(ctx context.Context, args []string) int {
 	cmd := app.root()
 	cmd.SetArgs(args)
 	err := cmd.ExecuteContext(ctx)
-	var usage usageError
 	switch {
 	case err == nil:
 		return exitDone
 	case errors.Is(err, errDrift):
 		return exitDrift
-	case errors.As(err, &usage) || !app.started:
-		fmt.Fprintln(os.Stderr, "berth:", strings.Join(strings.Fields(err.Error()), " "))
-		fmt.Fprintln(os.Stderr, "berth: see berth help")
-		return exitUsage
+	case !app.started: // what cobra says of a mistyped command has several lines
+		say(errors.New(strings.Join(strings.Fields(err.Error()), " ")))
 	case ctx.Err() != nil:
 		say(errors.New("interrupted"))
+		return exitFailed
 	default:
 		say(err)
 	}
-	return exitFailed
+	if app.started && !isUsage(err) {
+		return exitFailed
+	}
+	fmt.Fprintln(os.Stderr, "berth: see berth help")
+	return exitUsage
+}
+
+// isUsage reports whether an error is about nothing but what was typed.
+func isUsage(err error) bool {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return !slices.ContainsFunc(joined.Unwrap(), func(part error) bool { return !isUsage(part) })
+	}
+	if inner := errors.Unwrap(err); inner != nil {
+		return errors.As(err, new(usageError)) || isUsage(inner)
+	}
+	return errors.As(err, new(usageError)) || errors.Is(err, berth.ErrNameInvalid) || errors.Is(err, berth.ErrTagInvalid)
 }
 
 // say prints an error, each of joined ones on a line of its own.

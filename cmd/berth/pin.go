@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/berthoci/berth/sdk"
+	"github.com/berthoci/berth/sdk/pin"
 )
 
 func (a *app) pin() *cobra.Command {
@@ -14,6 +16,12 @@ func (a *app) pin() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pin",
 		Short: "Keep the digests of images in a lock file",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())}
+			}
+			return cmd.Help()
+		},
 	}
 	cmd.PersistentFlags().StringVar(&lock, "lock", "berth.lock", "lock `FILE`")
 	cmd.AddCommand(a.pinAdd(&lock), a.pinVerify(&lock))
@@ -24,9 +32,19 @@ func (a *app) pinAdd(lock *string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "add REF...",
 		Short: "Write what references name now into the lock file",
-		Args:  cobra.MinimumNArgs(1),
+		Long: `Write what references name now into the lock file, which is made if it is not there. REF is REPO[:TAG]
+in the layout, or in a remote registry where it begins with a host. What could be resolved is written
+though something else could not.`,
+		Example: `  berth pin add app/hello:v1 docker.io/library/alpine:3.20`,
+		Args:    arguments(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(cmd.Context(), func(registry *sdk.Registry) error {
+			if _, err := pin.Load(*lock); err != nil {
+				return err // before anything is begun
+			}
+			if _, err := pin.Load(*lock); err != nil {
+				return err
+			}
+			return a.reading(cmd.Context(), args, func(registry *sdk.Registry) error {
 				changes, err := registry.Pin(cmd.Context(), *lock, args...)
 				lines := []string{}
 				for _, c := range changes {
@@ -46,25 +64,39 @@ func (a *app) pinVerify(lock *string) *cobra.Command {
 		Use:   "verify",
 		Short: "Compare the lock file with what its references name now",
 		Long:  "Compare the lock file with what its references name now. Exits with 3 if one differs.",
-		Args:  cobra.NoArgs,
+		Args:  arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.with(cmd.Context(), func(registry *sdk.Registry) error {
+			return a.readingLock(cmd.Context(), *lock, func(registry *sdk.Registry) error {
 				drifts, err := registry.VerifyPins(cmd.Context(), *lock)
-				if err != nil {
+				if err != nil && drifts == nil {
 					return err
 				}
 				lines := []string{}
 				for _, d := range drifts {
 					lines = append(lines, fmt.Sprintf("%s: %s", d.Reference, d.Reason))
 				}
-				if err := a.print(drifts, lines); err != nil {
-					return err
-				}
-				if len(drifts) > 0 {
+				err = errors.Join(err, a.print(append([]pin.Drift{}, drifts...), lines))
+				if err == nil && len(drifts) > 0 {
 					return errDrift
 				}
-				return nil
+				return err
 			})
 		},
 	}
+}
+
+// readingLock is reading, for the references that a lock file has.
+func (a *app) readingLock(ctx context.Context, lock string, work func(*sdk.Registry) error) error {
+	file, err := pin.Load(lock)
+	if err != nil {
+		return err
+	}
+	var refs []string
+	for _, p := range file.Pins() {
+		refs = append(refs, p.Reference)
+	}
+	if refs == nil {
+		return a.with(ctx, work)
+	}
+	return a.reading(ctx, refs, work)
 }

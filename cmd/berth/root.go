@@ -3,14 +3,19 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/berthoci/berth/host"
 	"github.com/berthoci/berth/sdk"
 	"github.com/berthoci/berth/sdk/embedded"
+	"github.com/berthoci/berth/sdk/pin"
 )
 
 // app is what all commands share: the flags that all of them have.
@@ -43,23 +48,69 @@ func (a *app) root() *cobra.Command {
 	return root
 }
 
-// logger is for what a user wants to know only when asked.
-func (a *app) logger() *slog.Logger {
-	level := slog.LevelWarn
+// arguments says what a command wants, where what it was given does not fit.
+func arguments(fit cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if fit(cmd, args) == nil {
+			return nil
+		}
+		return fmt.Errorf("arguments %q: want %s%s", args, strings.TrimSuffix(cmd.CommandPath(), cmd.Name()), cmd.Use)
+	}
+}
+
+// logger is for what a user wants to know only when asked, and for what is at least of that level.
+func (a *app) logger(level slog.Level) *slog.Logger {
 	if a.verbose {
 		level = slog.LevelDebug
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 }
 
-// with opens the layout's registry for the time of one command.
+// layoutDir is the layout that is meant.
+func (a *app) layoutDir() (string, error) {
+	if a.layout != "" {
+		return a.layout, nil
+	}
+	return sdk.DefaultLayout()
+}
+
+// reading is with, for a command that finds references in the layout, or all there is where none is
+// given: a layout that is not there is not made, for it is more likely a mistyped name than an empty
+// one. What has a host is not looked for in the layout.
+func (a *app) reading(ctx context.Context, refs []string, work func(*sdk.Registry) error) error {
+	local := slices.DeleteFunc(slices.Clone(refs), hasHost)
+	if len(refs) > 0 && len(local) == 0 {
+		return a.with(ctx, work)
+	}
+	dir, err := a.layoutDir()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		about := ""
+		if len(local) > 0 {
+			about = strings.Join(local, ", ") + ": "
+		}
+		return fmt.Errorf("%slayout %s is not there; berth push makes it, --layout names another", about, dir)
+	}
+	return a.with(ctx, work)
+}
+
+// hasHost reports whether a reference is one of a remote registry.
+func hasHost(ref string) bool {
+	host, _ := pin.SplitHost(ref)
+	return host != ""
+}
+
+// with opens the layout's registry for the time of one command. What the command cannot do it tells
+// itself: of what is logged, failures of the layout as a whole are left.
 func (a *app) with(ctx context.Context, work func(*sdk.Registry) error) (err error) {
 	registry, err := sdk.Open(ctx, &sdk.Options{
 		Layout:    a.layout,
 		Launcher:  host.Self(),
 		PlainHTTP: a.plainHTTP,
 		UserAgent: "berth/" + embedded.Version(),
-		Logger:    a.logger(),
+		Logger:    a.logger(slog.LevelError),
 	})
 	if err != nil {
 		return err

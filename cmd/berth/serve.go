@@ -1,12 +1,13 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
 
-	"github.com/berthoci/berth/sdk"
 	"github.com/berthoci/berth/sdk/embedded"
 	"github.com/berthoci/berth/server"
 )
@@ -17,15 +18,18 @@ func (a *app) serve() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the layout as a registry, until interrupted",
+		Long: `Serve the layout as a registry, until interrupted. When it answers it prints one line with its address.
+Any program on this machine may use it, unless --htpasswd asks for a password.`,
 		Example: `  berth serve
   berth serve --addr 127.0.0.1:0 --htpasswd users`,
-		Args: cobra.NoArgs,
+		Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			opts.Logger = a.logger()
-			if err := a.locate(&opts); err != nil {
-				return err
+			opts.Logger = a.logger(slog.LevelWarn)
+			err := authorize(&opts, passwords)
+			if err == nil {
+				opts.Layout, err = a.layoutDir()
 			}
-			if err := authorize(&opts, passwords); err != nil {
+			if err != nil {
 				return err
 			}
 			opts.Ready = func(address string) { a.ready(opts.Layout, address) }
@@ -38,14 +42,6 @@ func (a *app) serve() *cobra.Command {
 	flags.BoolVar(&opts.Server.ReadOnly, "read-only", false, "refuse pushes and deletes")
 	flags.BoolVar(&opts.Server.AllowMissing, "allow-sparse", false, "take images and indexes whose children are missing")
 	return cmd
-}
-
-func (a *app) locate(opts *embedded.ServeOptions) (err error) {
-	opts.Layout = a.layout
-	if opts.Layout == "" {
-		opts.Layout, err = sdk.DefaultLayout()
-	}
-	return err
 }
 
 func authorize(opts *embedded.ServeOptions, passwords string) error {
@@ -63,10 +59,10 @@ func authorize(opts *embedded.ServeOptions, passwords string) error {
 	return nil
 }
 
-// ready tells that requests are answered now: the line can be waited for.
+// ready tells that requests are answered now: the line can be waited for, as data it is one line too.
 func (a *app) ready(layout, address string) {
 	if a.json {
-		printJSON(map[string]string{"layout": layout, "address": address})
+		json.NewEncoder(os.Stdout).Encode(map[string]string{"layout": layout, "address": address})
 		return
 	}
 	fmt.Printf("serving %s at http://%s\n", layout, address)

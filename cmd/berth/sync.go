@@ -17,23 +17,24 @@ func (a *app) sync() *cobra.Command {
 		Use:   "sync --to HOST[/PREFIX] PATTERN...",
 		Short: "Bring tags of the layout to a remote registry",
 		Long: `Bring tags of the layout to a remote registry: what it lacks, and nothing else. PATTERN is
-REPO[:TAG], with * for any characters but / and ** for any; without a tag it means all.
+REPO[:TAG], with * for any characters but /, and /** for all that is below; without a tag it means all.
 
 Credentials are those that docker login and podman login have stored. With --dry-run nothing is
 sent, and the exit code is 3 if there is something to do.`,
 		Example: `  berth sync --to registry.example.com/team app/hello:v1
   berth sync --to localhost:5001 'app/**'`,
-		Args: cobra.MinimumNArgs(1),
+		Args: arguments(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if opts.To == "" {
 				return usageError{errors.New("--to HOST[/PREFIX] is needed: where shall the tags go?")}
 			}
 			opts.Patterns = args
-			return a.with(cmd.Context(), func(registry *sdk.Registry) error {
-				if dryRun {
-					return a.plan(cmd, registry, &opts)
-				}
-				return a.apply(cmd, registry, &opts)
+			run := a.apply
+			if dryRun {
+				run = a.plan
+			}
+			return a.reading(cmd.Context(), args, func(registry *sdk.Registry) error {
+				return run(cmd, registry, &opts)
 			})
 		},
 	}

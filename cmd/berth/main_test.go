@@ -1,0 +1,56 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/berthoci/berth/sdk/embedded"
+)
+
+// The test binary is berth, where it is called by that name; and as berth does, it is the plugin
+// where berth has started it once more.
+func TestMain(m *testing.M) {
+	embedded.Main()
+	testscript.Main(m, map[string]func(){"berth": main})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                "testdata/script",
+		RequireUniqueNames: true,
+		Setup:              alone,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"called":    called,
+			"damage":    damage,
+			"exits":     exits,
+			"fails":     fails,
+			"get":       get,
+			"htpasswd":  htpasswd,
+			"image":     image,
+			"interrupt": interrupt,
+			"login":     login,
+			"names":     names,
+			"occupy":    occupy,
+			"serve":     startServe,
+			"truncate":  truncate,
+		},
+	})
+}
+
+// alone keeps a script away from what the user of this machine has, and gives it a layout.
+func alone(env *testscript.Env) error {
+	env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
+	env.Setenv("BERTH_LAYOUT", filepath.Join(env.WorkDir, "layout"))
+	env.Setenv("DOCKER_CONFIG", filepath.Join(env.WorkDir, "docker"))
+	env.Setenv("XDG_RUNTIME_DIR", filepath.Join(env.WorkDir, "run"))
+	env.Setenv("GORACE", "atexit_sleep_ms=0") // or each program waits a second for late reports
+	if dir := os.Getenv("GOCOVERDIR"); dir != "" {
+		env.Setenv("GOCOVERDIR", dir)
+	}
+	env.Values[processes{}] = map[string]*running{}
+	env.Values[callers{}] = map[string]chan bool{}
+	return nil
+}

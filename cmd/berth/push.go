@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/sdk"
+	"github.com/berthoci/berth/sdk/source"
+)
+
+func (a *app) push() *cobra.Command {
+	return &cobra.Command{
+		Use:   "push SOURCE... REPO[:TAG][,TAG...]",
+		Short: "Bring images into the layout",
+		Long: `Bring images into the layout and point tags at them. SOURCE is one of
+
+  oci:DIR[:NAME]            an OCI image layout directory
+  oci-archive:FILE[:NAME]   a tar file that holds one
+
+NAME may be left out where the layout holds one image alone. One source gets the tags that are given,
+or the tag latest. Several sources go into one REPO, each with its own NAME as tag; all are looked at
+before the first is brought, and --json prints a list of them.`,
+		Example: `  berth push oci:out/image app/hello:v1
+  berth push oci-archive:hello.tar app/hello:v1,latest
+  berth push oci:out/image:v1 oci:out/image:v2 app/hello`,
+		Args: arguments(cobra.MinimumNArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			last := len(args) - 1
+			pushes, err := planPushes(args[:last], args[last])
+			if err != nil {
+				return usageError{err}
+			}
+			defer closeAll(pushes)
+			if err := lookAt(cmd.Context(), pushes); err != nil {
+				return err
+			}
+			return a.with(cmd.Context(), func(registry *sdk.Registry) error {
+				return a.pushAll(cmd.Context(), registry, pushes)
+			})
+		},
+	}
+}
+
+// onePush is an image that is to be brought, and the reference that it gets.
+type onePush struct {
+	from source.Source
+	ref  string
+}
+
+// planPushes says which source gets which reference.
+func planPushes(sources []string, ref string) ([]onePush, error) {
+	if len(sources) > 1 && strings.ContainsAny(ref, ":,@") {
+		return nil, fmt.Errorf("%q: several sources get their own names as tags; name the repository alone", ref)
+	}
+	first, _, _ := strings.Cut(ref, ",")
+	if _, err := berth.ParseReference(first); err != nil && !hasHost(first) {
+		return nil, err
+	}
+	var pushes []onePush
+	taken := map[string]bool{}
+	for _, text := range sources {
+		_, _, name, err := source.Split(text)
+		if err != nil {
+			return nil, fmt.Errorf("source %w", err)
+		}
+		from, err := source.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("source %w", err)
+		}
+		if len(sources) == 1 {
+			return []onePush{{from, ref}}, nil
+		}
+		if name == "" {
+			return nil, fmt.Errorf("source %q: it has no NAME, which is to be its tag", text)
+		}
+		if err := berth.ValidateTag(name); err != nil {
+			return nil, fmt.Errorf("source %q: its NAME is to be a tag of %s: %w", text, ref, err)
+		}
+		if taken[name] {
+			return nil, fmt.Errorf("source %q: another one is to be %s:%s", text, ref, name)
+		}
+		taken[name] = true
+		pushes = append(pushes, onePush{from, ref + ":" + name})
+	}
+	return pushes, nil
+}
+
+func closeAll(pushes []onePush) {
+	for _, p := range pushes {
+		p.from.Close()
+	}
+}
+
+// lookAt makes sure that each source has its image, so that a slip of the finger is told before
+// anything is begun.
+func lookAt(ctx context.Context, pushes []onePush) error {
+	var errs []error
+	for _, p := range pushes {
+		_, err := p.from.Root(ctx)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// pushAll brings one after the other. What was brought before one that fails is printed all the same.
+func (a *app) pushAll(ctx context.Context, registry *sdk.Registry, pushes []onePush) error {
+	all, lines := []sdk.Pushed{}, []string{}
+	var failed error
+	bars := a.progress()
+	for _, p := range pushes {
+		pushed, err := registry.Push(ctx, p.from, p.ref, &sdk.PushOptions{Progress: bars.event})
+		if err != nil {
+			failed = err
+			break
+		}
+		repository, _, _ := strings.Cut(strings.SplitN(p.ref, ",", 2)[0], ":")
+		for _, tag := range pushed.Tags {
+			lines = append(lines, fmt.Sprintf("%s:%s@%s", repository, tag, pushed.Descriptor.Digest))
+		}
+		all = append(all, pushed)
+	}
+	bars.end()
+	switch {
+	case len(pushes) > 1:
+		return errors.Join(failed, a.print(all, lines))
+	case failed != nil:
+		return failed
+	}
+	return a.print(all[0], lines)
+}
