@@ -1,0 +1,55 @@
+//go:build linux
+
+package e2e
+
+import (
+	"encoding/base64"
+	"fmt"
+	"regexp"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+const (
+	user     = "builder"
+	password = "correct-horse-Battery9"
+	wrong    = "wrong-horse-Battery7"
+)
+
+// registryConfig is the distribution registry's configuration, up to who may do what.
+const registryConfig = `version: 0.1
+log: {level: info, accesslog: {disabled: true}}
+storage: {filesystem: {rootdirectory: %q}}
+http: {addr: "127.0.0.1:0", secret: e2e}
+auth:
+`
+
+var listeningLine = regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)`)
+
+// registry starts the distribution registry, and returns its address.
+func (s *shell) registry(auth string) string {
+	s.Helper()
+	config := s.path("registry", "config.yml")
+	s.write(config, fmt.Sprintf(registryConfig, s.path("registry", "data"))+auth)
+	p := s.start("registry", "serve", config)
+	return p.await(&p.stderr, listeningLine)
+}
+
+// htpasswdRegistry is one that asks for user and password.
+func (s *shell) htpasswdRegistry() string {
+	s.Helper()
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	s.check(err)
+	file := s.path("registry", "htpasswd")
+	s.write(file, user+":"+string(hash)+"\n")
+	return s.registry(fmt.Sprintf("  htpasswd: {realm: e2e, path: %q}\n", file))
+}
+
+// loggedIn is the shell of somebody who has logged in at a host, as Docker keeps that.
+func (s *shell) loggedIn(host, password string) *shell {
+	s.Helper()
+	dir := s.path("docker-" + password)
+	pair := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+	s.write(dir+"/config.json", fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, pair))
+	return s.with("DOCKER_CONFIG=" + dir)
+}
