@@ -140,6 +140,8 @@ func (p *process) Close() error {
 	select {
 	case <-p.runner.ended:
 	case <-time.After(endTimeout):
+		// go-plugin would ask it to end, and wait for an answer first.
+		p.runner.Kill(context.Background())
 	}
 	p.client.Kill()
 	return errors.Join(p.runner.exitError(), os.RemoveAll(p.scratch))

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -25,7 +26,11 @@ func makeScratch() (string, error) {
 		folder = "/tmp"
 	}
 	sweepScratch(folder)
-	return os.MkdirTemp(folder, scratchPrefix)
+	dir, err := os.MkdirTemp(folder, scratchPrefix)
+	if err != nil {
+		return "", fmt.Errorf("temporary directory: %w; set TMPDIR to one that can be written to", err)
+	}
+	return dir, nil
 }
 
 // sweepScratch removes what is stale. Directories of other users do not let themselves be removed.

@@ -98,22 +98,30 @@ func Open(ctx context.Context, dir string, opts *Options) (_ *Layout, err error)
 			l.release()
 		}
 	}()
-	if err := l.openDirectory(dir); err != nil {
-		return nil, fmt.Errorf("layout %s: %w", dir, err)
-	}
-	if l.owner, err = control.Own(l.dir.Root()); err != nil {
-		return nil, fmt.Errorf("layout %w", err)
-	}
-	if err := l.openIndex(); err != nil {
-		return nil, fmt.Errorf("layout %s: %w", dir, err)
-	}
-	if err := l.start(ctx); err != nil {
+	if err := l.open(ctx, dir); err != nil {
 		return nil, fmt.Errorf("layout %s: %w", dir, err)
 	}
 	return l, nil
 }
 
-// openDirectory makes sure that dir is an image layout, or makes it one.
+// open takes the directory, and writes to it only when it is owned.
+func (l *Layout) open(ctx context.Context, dir string) (err error) {
+	if err := l.openDirectory(dir); err != nil {
+		return err
+	}
+	if l.owner, err = control.Own(l.dir.Root()); err != nil {
+		return err
+	}
+	if err := l.makeLayout(); err != nil {
+		return err
+	}
+	if err := l.openIndex(); err != nil {
+		return err
+	}
+	return l.start(ctx)
+}
+
+// openDirectory opens a directory that is an image layout, or can be made one.
 func (l *Layout) openDirectory(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -125,9 +133,11 @@ func (l *Layout) openDirectory(dir string) error {
 	if l.dir, err = durable.Open(dir); err != nil {
 		return err
 	}
-	if err := control.Make(l.dir.Root()); err != nil {
-		return err
-	}
+	return control.Make(l.dir.Root())
+}
+
+// makeLayout makes the directory a layout, as far as it is not one.
+func (l *Layout) makeLayout() error {
 	for _, name := range []string{ingestPath, "blobs/sha256"} {
 		if err := l.dir.MkdirAll(name, 0o755); err != nil {
 			return err
@@ -184,7 +194,12 @@ func (l *Layout) start(ctx context.Context) error {
 		return err
 	}
 	if err := l.projector.project(ctx); err != nil {
-		return err
+		if ctx.Err() != nil {
+			return err
+		}
+		// A full disk must not keep anybody from reading, or from making room.
+		l.log.Error("index.json is behind", "err", err)
+		l.projector.wake()
 	}
 	l.projector.begin()
 	return nil

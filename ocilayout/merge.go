@@ -17,11 +17,12 @@ import (
 )
 
 // maxDepth bounds how deep indexes may be nested in what is taken over.
-const maxDepth = 8
+const maxDepth = 1000
 
 // mergeOutside takes in what another program wrote to index.json. The file names the generation
 // that it was based on, and every tag knows when it last moved: a tag that moved here since keeps
-// its place, any other follows the file. A file that does not name a generation removes nothing.
+// its place, any other follows the file. A file that does not name a generation was based on the last
+// projection, as far as can be known, and removes nothing.
 // What is listed but cannot be understood stays listed as it is.
 func (p *projector) mergeOutside(ctx context.Context) error {
 	file, sum, err := p.readIndexFile(ctx)
@@ -76,9 +77,9 @@ func (p *projector) merge(ctx context.Context, file *indexFile, fresh bool) erro
 			return fmt.Errorf("%w: its manifests are no list", berth.ErrLayoutInvalid)
 		}
 	}
-	m := &merger{layout: p.layout, base: file.generation(), named: map[string]bool{}}
-	if fresh {
-		m.base = 0
+	m := &merger{layout: p.layout, base: p.base, named: map[string]bool{}}
+	if g := file.generation(); g > 0 && !fresh {
+		m.base, m.removes = g, true
 	}
 	for _, raw := range entries {
 		if err := ctx.Err(); err != nil {
@@ -95,7 +96,8 @@ func (p *projector) merge(ctx context.Context, file *indexFile, fresh bool) erro
 // merger gathers what an index.json says, and then writes the differences in one transaction.
 type merger struct {
 	layout  *Layout
-	base    uint64
+	base    uint64 // generation that the edit was based on
+	removes bool   // the file says so itself: what it does not list was taken out
 	images  []*outside
 	foreign []json.RawMessage
 	named   map[string]bool // keys of all tags that the file lists
@@ -120,12 +122,28 @@ func (m *merger) take(raw json.RawMessage) {
 	if err != nil {
 		m.layout.log.Info("index.json entry left as it is", "err", err)
 		m.foreign = append(m.foreign, raw)
+		m.named[string(tagKeyOf(raw))] = true
 		return
 	}
 	if entry.tag != "" {
 		m.named[string(key(entry.repo, entry.tag))] = true
 	}
 	m.images = append(m.images, entry)
+}
+
+// tagKeyOf returns the key of the tag that an entry's name stands for, or nil.
+func tagKeyOf(raw json.RawMessage) []byte {
+	var entry struct {
+		Annotations map[string]string `json:"annotations"`
+	}
+	if json.Unmarshal(raw, &entry) != nil {
+		return nil
+	}
+	repo, tag, ok := parseRefName(entry.Annotations[v1.AnnotationRefName])
+	if !ok {
+		return nil
+	}
+	return key(repo, tag)
 }
 
 func (m *merger) understand(raw json.RawMessage) (*outside, error) {
@@ -190,7 +208,8 @@ func (l *Layout) walk(desc v1.Descriptor, depth int, visit func(node)) error {
 				continue
 			}
 		}
-		if info, err := l.dir.Root().Lstat(blobPath(child.Digest)); err == nil && info.Mode().IsRegular() && info.Size() == child.Size {
+		if info, err := l.dir.Root().Lstat(blobPath(child.Digest)); err == nil && info.Mode().IsRegular() {
+			child.Size = info.Size() // the digest decides; that a manifest gives another size does not matter here
 			n.blobs = append(n.blobs, child)
 		}
 	}
@@ -262,7 +281,7 @@ func enterOutside(tx *bolt.Tx, repo string, n node) error {
 
 // removeUnlisted ends the tags that the other program had before it, and left out.
 func (m *merger) removeUnlisted(tx *bolt.Tx, gen uint64) error {
-	if m.base == 0 {
+	if !m.removes {
 		return nil
 	}
 	var unlisted [][]byte

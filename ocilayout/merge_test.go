@@ -126,6 +126,78 @@ func TestAnEditWithoutOurAnnotationsRemovesNothing(t *testing.T) {
 	wantNames(t, dir, "app:v1", "app:v2")
 }
 
+// Such an edit was based on what was last written, as far as can be known.
+func TestAnEditWithoutOurAnnotationsMovesAndAdds(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	r := repo(t, l, "app")
+	one, two := pushImage(t, r, "one", "moves", "gone"), pushImage(t, r, "two", "stays")
+	if err := r.Untag(t.Context(), "gone", nil); err != nil {
+		t.Fatal(err)
+	}
+	flush(t, l)
+	edit(t, dir, func(index *v1.Index) {
+		index.Annotations = nil
+		with("app:moves", two.desc)(index)
+		with("app:gone", one.desc)(index)
+	})
+	pushImage(t, r, "three", "new")
+	flush(t, l)
+	wantNames(t, dir, "app:moves", "app:gone", "app:stays", "app:new")
+	if got := resolves(t, l, "app", "moves"); got != two.desc.Digest {
+		t.Errorf("moves is %s, want %s", got, two.desc.Digest)
+	}
+}
+
+func TestAnIndexFileThatWasDeletedIsMadeAnew(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	pushImage(t, repo(t, l, "app"), "one", "v1")
+	flush(t, l)
+	if err := os.Remove(filepath.Join(dir, "index.json")); err != nil {
+		t.Fatal(err)
+	}
+	flush(t, l)
+	wantNames(t, dir, "app:v1")
+}
+
+// An entry that names one of our tags and leads nowhere does not take the tag away.
+func TestABrokenEntryDoesNotReplaceATag(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	img := pushImage(t, repo(t, l, "app"), "one", "v1")
+	flush(t, l)
+	edit(t, dir, with("app:v1", v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: digest.FromString("missing"), Size: 3}))
+	for range 2 {
+		flush(t, l)
+		wantNames(t, dir, "app:v1")
+		wantImage(t, l, "app", "v1", img)
+	}
+}
+
+// A manifest may tell a wrong size of a blob, and indexes may be nested: what was taken is found again.
+func TestARebuildFindsWhatAPushTook(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	r := repo(t, l, "app")
+	layer, config := uploadBlob(t, r, "layer"), uploadBlob(t, r, "{}")
+	layer.Size++
+	image := v1.Manifest{MediaType: v1.MediaTypeImageManifest, Config: config, Layers: []v1.Descriptor{layer}}
+	image.SchemaVersion = 2
+	desc, err := r.PushManifest(t.Context(), encode(t, image), nil)
+	for depth := 0; depth < 20 && err == nil; depth++ {
+		index := v1.Index{MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{desc}}
+		index.SchemaVersion = 2
+		desc, err = r.PushManifest(t.Context(), encode(t, index), &berth.PushOptions{Tags: []string{"v1"}})
+	}
+	if err = errors.Join(err, l.Close(), os.RemoveAll(filepath.Join(dir, ".berth"))); err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, dir)
+	wantBlob(t, repo(t, l, "app"), layer)
+	wantBlob(t, repo(t, l, "app"), config)
+}
+
 func TestAnEditOfALayoutAtRest(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir)

@@ -83,6 +83,7 @@ type projector struct {
 
 	mu   sync.Mutex // one projection at a time; guards the fields below
 	seen string     // checksum of the index.json that was last written or merged
+	base uint64     // generation that it showed; 0: not known
 	cost time.Duration
 }
 
@@ -156,8 +157,10 @@ func (p *projector) flush(ctx context.Context) error {
 func (p *projector) project(ctx context.Context) error {
 	start := time.Now()
 	var data []byte
+	var base uint64
 	err := p.layout.db.View(func(tx *bolt.Tx) (err error) {
 		data, err = render(tx)
+		base = generation(tx)
 		return err
 	})
 	if err != nil {
@@ -169,7 +172,7 @@ func (p *projector) project(ctx context.Context) error {
 	if err := p.layout.dir.WriteFile(v1.ImageIndexFile, data, 0o644); err != nil {
 		return err
 	}
-	p.seen, p.cost = checksum(data), time.Since(start)
+	p.seen, p.base, p.cost = checksum(data), base, time.Since(start)
 	return nil
 }
 
@@ -259,9 +262,12 @@ func appendUnnamed(tx *bolt.Tx, entries []json.RawMessage) ([]json.RawMessage, e
 	return entries, err
 }
 
+// foreignEntries returns what is not understood and has no name that is one of ours.
 func foreignEntries(tx *bolt.Tx) (entries []json.RawMessage) {
 	tx.Bucket(bucketForeign).ForEach(func(_, v []byte) error {
-		entries = append(entries, bytes.Clone(v))
+		if k := tagKeyOf(v); k == nil || !has(tx, bucketTags, k) {
+			entries = append(entries, bytes.Clone(v))
+		}
 		return nil
 	})
 	return entries
@@ -275,6 +281,7 @@ func (p *projector) readIndexFile(ctx context.Context) (*indexFile, string, erro
 	for attempt := range attempts {
 		data, err := p.layout.dir.Root().ReadFile(v1.ImageIndexFile)
 		if errors.Is(err, fs.ErrNotExist) {
+			p.seen = "" // to be made anew
 			return nil, "", nil
 		}
 		if err != nil {

@@ -30,7 +30,7 @@ func (s *stub) Hello(ctx context.Context, _ *controlpb.HelloRequest) (*controlpb
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	return &controlpb.HelloResponse{Version: info.Version, Layout: info.Layout, Pid: int64(info.PID)}, nil
+	return &controlpb.HelloResponse{Version: info.Version, Layout: []byte(info.Layout), Pid: int64(info.PID)}, nil
 }
 
 // Lease holds the lease for as long as the stream is open.
@@ -99,7 +99,7 @@ func (c *client) Hello(ctx context.Context) (Info, error) {
 	if err != nil {
 		return Info{}, fromStatus(err)
 	}
-	return Info{Version: resp.GetVersion(), Layout: resp.GetLayout(), PID: int(resp.GetPid())}, nil
+	return Info{Version: resp.GetVersion(), Layout: string(resp.GetLayout()), PID: int(resp.GetPid())}, nil
 }
 
 func (c *client) Flush(ctx context.Context) error {

@@ -51,29 +51,37 @@ func Requested() bool { return os.Getenv(cookieKey) == cookieValue }
 // Config tells a plugin process what to serve.
 type Config struct {
 	// Layout is the layout directory, absolute.
-	Layout string `json:"layout"`
+	Layout string
 	// Private ends the plugin with the host that started it: when its last lease ends, or when its
 	// standard input does, which the host holds open.
-	Private bool `json:"private"`
+	Private bool
 	// Scratch is a directory that host and plugin meet in; whoever ends last removes it.
-	Scratch string `json:"scratch,omitempty"`
+	Scratch string
 	// Debug logs more.
-	Debug bool `json:"debug,omitempty"`
+	Debug bool
+}
+
+// wireConfig is a Config as JSON. Paths are bytes: not all of them are UTF-8.
+type wireConfig struct {
+	Layout  []byte `json:"layout"`
+	Private bool   `json:"private"`
+	Scratch []byte `json:"scratch,omitempty"`
+	Debug   bool   `json:"debug,omitempty"`
 }
 
 // Environ is the configuration as an environment variable.
 func (c Config) Environ() (string, error) {
-	data, err := json.Marshal(c)
+	data, err := json.Marshal(wireConfig{[]byte(c.Layout), c.Private, []byte(c.Scratch), c.Debug})
 	return ConfigVariable + "=" + string(data), err
 }
 
 // ConfigFromEnviron reads what the host asked for.
 func ConfigFromEnviron() (Config, error) {
-	var c Config
-	if err := json.Unmarshal([]byte(os.Getenv(ConfigVariable)), &c); err != nil || c.Layout == "" {
+	var w wireConfig
+	if err := json.Unmarshal([]byte(os.Getenv(ConfigVariable)), &w); err != nil || len(w.Layout) == 0 {
 		return Config{}, fmt.Errorf("environment variable %s does not name a layout", ConfigVariable)
 	}
-	return c, nil
+	return Config{string(w.Layout), w.Private, string(w.Scratch), w.Debug}, nil
 }
 
 // Controller is what a host may ask of a plugin. Its methods may run at once.

@@ -203,7 +203,7 @@ func TestErrorsWithoutACodeCross(t *testing.T) {
 }
 
 func TestConfigGoesThroughTheEnvironment(t *testing.T) {
-	want := Config{Layout: "/a b/ü", Private: true, Scratch: "/tmp/x", Debug: true}
+	want := Config{Layout: "/a b/ü\xff", Private: true, Scratch: "/tmp/x", Debug: true}
 	variable, err := want.Environ()
 	if err != nil {
 		t.Fatal(err)

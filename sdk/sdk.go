@@ -37,7 +37,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -237,28 +236,8 @@ type rootKeeper struct {
 func (k *rootKeeper) PutManifest(ctx context.Context, desc v1.Descriptor, raw []byte, root bool) error {
 	if root {
 		k.root = v1.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
-		late, done := settling(ctx)
-		defer done()
-		ctx = late
 	}
 	return k.Target.PutManifest(ctx, desc, raw, root)
-}
-
-// settleTime is how long a push that is cancelled waits for what it has asked for already.
-const settleTime = 5 * time.Second
-
-// settling returns a context that ends settleTime later than ctx. The request that sets the tags is
-// not cut off: whether it was obeyed would not be known then.
-func settling(ctx context.Context) (context.Context, context.CancelFunc) {
-	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		select {
-		case <-time.After(settleTime):
-			cancel()
-		case <-late.Done():
-		}
-	})
-	return late, func() { stop(); cancel() }
 }
 
 // called is a source's name, where it has one, for the middle of a sentence.

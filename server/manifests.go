@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -22,8 +23,9 @@ import (
 const (
 	// maxTagPage bounds a page of tags or repositories; more is found behind a Link.
 	maxTagPage = 10_000
-	// maxReferrerPage bounds a page of referrers, whose entries carry annotations.
-	maxReferrerPage = 1_000
+	// maxReferrerPage and maxReferrerBytes bound a page of referrers, whose entries carry annotations.
+	maxReferrerPage  = 1_000
+	maxReferrerBytes = 4 << 20
 )
 
 func (c *call) manifestHead() error {
@@ -159,7 +161,7 @@ func (c *call) manifestDelete() error {
 }
 
 func (c *call) tagList() error {
-	tags, err := page(c, maxTagPage, c.repo.Tags(c.r.Context(), c.req.Last), func(tag string) string { return tag })
+	tags, err := page(c, names, c.repo.Tags(c.r.Context(), c.req.Last))
 	if err != nil {
 		return err
 	}
@@ -170,19 +172,19 @@ func (c *call) tagList() error {
 }
 
 func (c *call) catalog() error {
-	names, err := page(c, maxTagPage, c.registry.Repositories(c.r.Context(), c.req.Last), func(name string) string { return name })
+	repositories, err := page(c, names, c.registry.Repositories(c.r.Context(), c.req.Last))
 	if err != nil {
 		return err
 	}
 	return c.json("application/json", struct {
 		Repositories []string `json:"repositories"`
-	}{names})
+	}{repositories})
 }
 
 func (c *call) referrerList() error {
 	opts := &berth.ReferrersOptions{ArtifactType: c.req.ArtifactType, After: digest.Digest(c.req.Last)}
 	all := c.repo.Referrers(c.r.Context(), c.req.Digest, opts)
-	referrers, err := page(c, maxReferrerPage, all, func(d v1.Descriptor) string { return string(d.Digest) })
+	found, err := page(c, referrers, all)
 	if err != nil {
 		return err
 	}
@@ -192,25 +194,56 @@ func (c *call) referrerList() error {
 	return c.json(v1.MediaTypeImageIndex, v1.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: v1.MediaTypeImageIndex,
-		Manifests: referrers,
+		Manifests: found,
 	})
+}
+
+// paging says how a list is cut into pages.
+type paging[T any] struct {
+	entries int            // at most
+	bytes   int            // at most, unless one entry alone has more
+	key     func(T) string // what the next page begins after
+	size    func(T) int    // about how many bytes an entry makes
+}
+
+var names = paging[string]{
+	entries: maxTagPage,
+	bytes:   math.MaxInt,
+	key:     func(name string) string { return name },
+	size:    func(name string) int { return len(name) },
+}
+
+var referrers = paging[v1.Descriptor]{
+	entries: maxReferrerPage,
+	bytes:   maxReferrerBytes,
+	key:     func(d v1.Descriptor) string { return string(d.Digest) },
+	size: func(d v1.Descriptor) int {
+		size := len(d.Digest) + len(d.MediaType) + len(d.ArtifactType)
+		for k, v := range d.Annotations {
+			size += len(k) + len(v)
+		}
+		return size
+	},
 }
 
 // page takes one page of a list, and sets the Link to the next (RFC 8288) if there is one. A page
 // size of zero is an empty page without a Link ("Listing Tags").
-func page[T any](c *call, limit int, all iter.Seq2[T, error], keyOf func(T) string) ([]T, error) {
+func page[T any](c *call, p paging[T], all iter.Seq2[T, error]) ([]T, error) {
+	limit := p.entries
 	if c.req.N != ocirequest.NoLimit {
 		limit = min(limit, c.req.N)
 	}
-	entries := []T{}
+	entries, bytes := []T{}, 0
+	if limit == 0 {
+		return entries, nil
+	}
 	for entry, err := range all {
 		if err != nil {
 			return nil, err
 		}
-		if len(entries) == limit {
-			if limit > 0 {
-				c.link(keyOf(entries[limit-1]), limit)
-			}
+		bytes += p.size(entry)
+		if n := len(entries); n == limit || (n > 0 && bytes > p.bytes) {
+			c.link(p.key(entries[n-1]), limit)
 			break
 		}
 		entries = append(entries, entry)

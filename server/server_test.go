@@ -378,6 +378,30 @@ func TestReferrersOverHTTP(t *testing.T) {
 	f.want(f.do("GET", "/v2/x/referrers/nonsense", ""), http.StatusBadRequest)
 }
 
+// A page of referrers is bounded in bytes too: their annotations are the client's to choose.
+func TestReferrersWithLongAnnotationsComeInPages(t *testing.T) {
+	f := serve(t, nil)
+	subject := digest.FromString("subject")
+	for i := range 3 {
+		m := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[],"subject":{"digest":%q,"size":1},"annotations":{"n":"%d%s"}}`,
+			v1.MediaTypeImageIndex, subject, i, strings.Repeat("x", 3<<20))
+		f.want(f.do("PUT", "/v2/x/manifests/"+string(digest.FromString(m)), m), http.StatusCreated)
+	}
+	pages, found := 0, 0
+	for next := "/v2/x/referrers/" + string(subject); next != ""; pages++ {
+		resp := f.want(f.do("GET", next, ""), http.StatusOK)
+		var index v1.Index
+		if err := json.Unmarshal([]byte(f.body(resp)), &index); err != nil {
+			t.Fatal(err)
+		}
+		found += len(index.Manifests)
+		next, _, _ = strings.Cut(strings.TrimPrefix(resp.Header.Get("Link"), "<"), ">")
+	}
+	if pages != 3 || found != 3 {
+		t.Errorf("%d referrers in %d pages", found, pages)
+	}
+}
+
 func TestRoutesAndMethods(t *testing.T) {
 	f := serve(t, nil)
 	f.want(f.do("GET", "/v2/", ""), http.StatusOK, "Docker-Distribution-Api-Version", "registry/2.0", "Content-Type", "application/json")

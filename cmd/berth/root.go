@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log"
 	"log/slog"
 	"os"
 	"slices"
@@ -37,6 +39,7 @@ func (a *app) root() *cobra.Command {
 		SilenceUsage:  true,
 		PersistentPreRun: func(*cobra.Command, []string) {
 			a.started = true
+			log.SetOutput(io.Discard) // what net/http says by itself is not for users
 		},
 	}
 	flags := root.PersistentFlags()

@@ -64,7 +64,7 @@ func Own(layout *os.Root) (*Lock, error) {
 	if err := tryLock(f); err != nil {
 		defer f.Close()
 		if errors.Is(err, errHeld) {
-			return nil, fmt.Errorf("%s: %w: %s has it; stop that one first, or name another --layout", layout.Name(), berth.ErrLayoutInUse, holder(f))
+			return nil, fmt.Errorf("%w: %s has it; stop that one first, or name another --layout", berth.ErrLayoutInUse, holder(f))
 		}
 		return nil, fmt.Errorf("lock %s: %w", filepath.Join(layout.Name(), ownerLock), err)
 	}

@@ -3,6 +3,7 @@ package embedded_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -25,6 +26,24 @@ func TestMain(m *testing.M) {
 	actAsHost()
 	os.Setenv("GORACE", "atexit_sleep_ms=0") // a plugin under the race detector would linger for a second
 	os.Exit(m.Run())
+}
+
+const hostVariable = "BERTH_TEST_HOST_OF"
+
+// actAsHost is the life of a host that will be killed: it opens a layout, tells the plugin's process
+// number, and waits.
+func actAsHost() {
+	dir := os.Getenv(hostVariable)
+	if dir == "" {
+		return
+	}
+	s, err := host.Open(context.Background(), host.Options{Layout: dir, Launcher: host.Self()})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println(s.Info().PID)
+	select {}
 }
 
 func launchers() map[string]host.Launcher {

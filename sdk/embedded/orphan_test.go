@@ -4,7 +4,6 @@ package embedded_test
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,24 +15,6 @@ import (
 
 	"github.com/berthoci/berth/host"
 )
-
-const hostVariable = "BERTH_TEST_HOST_OF"
-
-// actAsHost is the life of a host that will be killed: it opens a layout, tells the plugin's process
-// number, and waits.
-func actAsHost() {
-	dir := os.Getenv(hostVariable)
-	if dir == "" {
-		return
-	}
-	s, err := host.Open(context.Background(), host.Options{Layout: dir, Launcher: host.Self()})
-	if err != nil {
-		fmt.Println(err)
-		os.Exit(1)
-	}
-	fmt.Println(s.Info().PID)
-	select {}
-}
 
 func TestNoPluginOutlivesItsHost(t *testing.T) {
 	if testing.Short() {

@@ -150,9 +150,12 @@ func onePage[T any](ctx context.Context, e exchange, send sender, read func([]by
 		return nil, nil, err
 	}
 	defer drop(resp)
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxList))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxList+1))
 	if err != nil {
 		return nil, nil, err
+	}
+	if len(body) > maxList {
+		return nil, nil, fmt.Errorf("the list that the registry sent has more than %d bytes: %w", maxList, berth.ErrSizeInvalid)
 	}
 	entries, err := read(body)
 	if err != nil {

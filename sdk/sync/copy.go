@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -244,12 +245,38 @@ func (c *copier) copyManifests(ctx context.Context) error {
 				continue
 			}
 		}
-		if err := c.to.PutManifest(ctx, m.Descriptor, m.Raw, root); err != nil {
+		if err := c.put(ctx, m, root); err != nil {
 			return fmt.Errorf("manifest %s: %w", m.Descriptor.Digest, err)
 		}
 		c.done(m.Descriptor, Sent)
 	}
 	return nil
+}
+
+func (c *copier) put(ctx context.Context, m berth.Manifest, root bool) error {
+	if root {
+		late, done := settling(ctx)
+		defer done()
+		ctx = late
+	}
+	return c.to.PutManifest(ctx, m.Descriptor, m.Raw, root)
+}
+
+// settleTime is how long a copy that is cancelled waits for what it has asked for already.
+const settleTime = 5 * time.Second
+
+// settling returns a context that ends settleTime later than ctx. The request that sets the tags is
+// not cut off: whether it was obeyed would not be known then.
+func settling(ctx context.Context) (context.Context, context.CancelFunc) {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(settleTime):
+			cancel()
+		case <-late.Done():
+		}
+	})
+	return late, func() { stop(); cancel() }
 }
 
 func (c *copier) done(desc v1.Descriptor, action Action) {

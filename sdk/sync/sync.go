@@ -276,6 +276,9 @@ func applyOne(ctx context.Context, from berth.Registry, to Destination, item Ite
 	if err != nil {
 		return stats, err
 	}
+	if ctx.Err() != nil {
+		return stats, nil // it is done; there is no time left to look
+	}
 	return stats, verify(ctx, targetRepo, target.Tag, item.Descriptor)
 }
 

@@ -63,7 +63,7 @@ func (*HelloRequest) Descriptor() ([]byte, []int) {
 type HelloResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	Layout        string                 `protobuf:"bytes,2,opt,name=layout,proto3" json:"layout,omitempty"`
+	Layout        []byte                 `protobuf:"bytes,2,opt,name=layout,proto3" json:"layout,omitempty"` // a path need not be UTF-8
 	Pid           int64                  `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -106,11 +106,11 @@ func (x *HelloResponse) GetVersion() string {
 	return ""
 }
 
-func (x *HelloResponse) GetLayout() string {
+func (x *HelloResponse) GetLayout() []byte {
 	if x != nil {
 		return x.Layout
 	}
-	return ""
+	return nil
 }
 
 func (x *HelloResponse) GetPid() int64 {
@@ -445,7 +445,7 @@ const file_control_proto_rawDesc = "" +
 	"\fHelloRequest\"S\n" +
 	"\rHelloResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
-	"\x06layout\x18\x02 \x01(\tR\x06layout\x12\x10\n" +
+	"\x06layout\x18\x02 \x01(\fR\x06layout\x12\x10\n" +
 	"\x03pid\x18\x03 \x01(\x03R\x03pid\"\x0e\n" +
 	"\fLeaseRequest\"'\n" +
 	"\n" +
