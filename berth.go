@@ -23,8 +23,8 @@
 // Each method lists the errors that a caller may branch on; test for them with [errors.Is]. They
 // hold across a process and across HTTP: a manifest that is missing in a remote registry is
 // [ErrManifestUnknown], as it is in a directory. An invalid name, tag or digest is
-// [ErrNameInvalid], [ErrTagInvalid] or [ErrDigestInvalid] everywhere, and not listed again. A
-// cancelled context is ctx.Err().
+// [ErrNameInvalid], [ErrTagInvalid] or [ErrDigestInvalid] everywhere, and not listed again. What ends
+// because its context did matches ctx.Err().
 //
 // # Concurrency
 //

@@ -29,8 +29,16 @@ func Binary(name string) Launcher {
 }
 
 // Self starts the running program's own binary once more. Its main function must begin by calling
-// Main of package sdk/embedded, which notices and does not return.
-func Self() Launcher { return binary{find: os.Executable} }
+// Main of package sdk/embedded, which notices and does not return. A program that forgets that gets an
+// error, rather than children without end.
+func Self() Launcher { return binary{find: ownBinary} }
+
+func ownBinary() (string, error) {
+	if plugin.Requested() {
+		return "", errors.New("this process was started as a plugin, and went on as something else: its main must begin with embedded.Main()")
+	}
+	return os.Executable()
+}
 
 func findBinary(name string) (string, error) {
 	path, err := exec.LookPath(name)

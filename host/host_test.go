@@ -125,6 +125,16 @@ func TestBinariesThatAreNotThere(t *testing.T) {
 	}
 }
 
+// A program whose main does not call embedded.Main would start itself for ever.
+func TestSelfDoesNotStartItselfFromAPlugin(t *testing.T) {
+	variable := plugin.Handshake()
+	t.Setenv(variable.MagicCookieKey, variable.MagicCookieValue)
+	_, err := Self().Launch(t.Context(), plugin.Config{Layout: "x"}, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "embedded.Main()") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestARunnerThatWasKilledDoesNotStart(t *testing.T) {
 	r, err := newRunner(os.Args[0])
 	if err != nil {

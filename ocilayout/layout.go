@@ -22,13 +22,15 @@
 // In index.json a tag is a descriptor whose annotation org.opencontainers.image.ref.name is
 // "repository:tag", as other tools address it (oci:LAYOUT:repository:tag). A bare tag belongs to the
 // repository [DefaultRepository]. A manifest that neither a tag nor an index of its repository leads
-// to is listed without a name, with its repository in an annotation of ours.
+// to is listed without a name, with its repository in the annotation io.github.berthoci.repository.
+// For containerd and its kin a tag also has io.containerd.image.name, the reference as Docker
+// completes it; that is never read back.
 //
 // # Other writers
 //
 // The index decides, and index.json follows it shortly after each change. An index.json that another
 // program has written is merged, not overwritten: when the layout is opened, and before each
-// projection. See project.go and merge.go.
+// projection.
 package ocilayout
 
 import (

@@ -119,7 +119,7 @@ func (r *Registry) planSync(ctx context.Context, opts *SyncOptions) (*sync.Plan,
 }
 
 // Sync brings tags of the layout to a remote registry: what it lacks, and nothing else. The report
-// tells each tag; it is there also when an error is.
+// tells each tag, also of those that failed; it is nil where nothing could be planned.
 //
 // Errors: those of PlanSync; for what could not be brought, one joined error a tag.
 func (r *Registry) Sync(ctx context.Context, opts *SyncOptions) (*sync.Report, error) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -73,7 +75,7 @@ func (a *app) pinVerify(lock *string) *cobra.Command {
 				}
 				lines := []string{}
 				for _, d := range drifts {
-					lines = append(lines, fmt.Sprintf("%s: %s", d.Reference, d.Reason))
+					lines = append(lines, driftLine(d))
 				}
 				err = errors.Join(err, a.print(append([]pin.Drift{}, drifts...), lines))
 				if err == nil && len(drifts) > 0 {
@@ -85,8 +87,19 @@ func (a *app) pinVerify(lock *string) *cobra.Command {
 	}
 }
 
+func driftLine(d pin.Drift) string {
+	line := fmt.Sprintf("%s: %s", d.Reference, d.Reason)
+	if d.Found != "" && d.Found != d.Pinned {
+		line += fmt.Sprintf(": pinned %s, is now %s", d.Pinned, d.Found)
+	}
+	return line
+}
+
 // readingLock is reading, for the references that a lock file has.
 func (a *app) readingLock(ctx context.Context, lock string, work func(*sdk.Registry) error) error {
+	if _, err := os.Stat(lock); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("lock file %s: %w; berth pin add makes one", lock, fs.ErrNotExist)
+	}
 	file, err := pin.Load(lock)
 	if err != nil {
 		return err

@@ -38,7 +38,7 @@ Any program on this machine may use it, unless --htpasswd asks for a password.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&opts.Address, "addr", "127.0.0.1:5000", "loopback `HOST:PORT`; port 0 is any that is free")
-	flags.StringVar(&passwords, "htpasswd", "", "ask for user and password, of this `FILE` as htpasswd -B writes it")
+	flags.StringVar(&passwords, "htpasswd", "", "ask for user and password, of this `FILE` as htpasswd -B -c FILE USER writes it")
 	flags.BoolVar(&opts.Server.ReadOnly, "read-only", false, "refuse pushes and deletes")
 	flags.BoolVar(&opts.Server.AllowMissing, "allow-sparse", false, "take images and indexes whose children are missing")
 	return cmd

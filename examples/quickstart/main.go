@@ -4,6 +4,8 @@
 // password. At the end it reads the digest from the three places where it lies now.
 //
 //	go run ./examples/quickstart OUT
+//
+// It finds the berth binary on PATH; make demo builds it and sees to that.
 package main
 
 import (
