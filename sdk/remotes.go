@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	gosync "sync"
 
 	"github.com/berthoci/berth"
-	"github.com/berthoci/berth/sdk/pin"
 	"github.com/berthoci/berth/sdk/remote"
 	"github.com/berthoci/berth/sdk/remote/auth"
 	"github.com/berthoci/berth/sdk/sync"
@@ -147,94 +144,4 @@ func (r *Remotes) target(to string) (*remote.Registry, string, error) {
 	}
 	registry, err := r.Registry(hostname)
 	return registry, prefix, err
-}
-
-// Pin writes what references name now into a lock file, which is made if it is not there. What could
-// be resolved is written, what could not is told.
-//
-// Errors: pin.ErrInvalid with file and line; for each reference, why it could not be resolved.
-func (r *Registry) Pin(ctx context.Context, lockFile string, references ...string) ([]pin.Change, error) {
-	f, err := pin.Load(lockFile)
-	if err != nil {
-		return nil, err
-	}
-	changes, err := pin.Add(ctx, f, r, references...)
-	if len(changes) == 0 {
-		return nil, err
-	}
-	if saveErr := f.Save(); saveErr != nil {
-		return nil, errors.Join(fmt.Errorf("lock file %s: %w", lockFile, saveErr), err)
-	}
-	return changes, err
-}
-
-// VerifyPins compares a lock file with what its references name now: in the layout, or in the remote
-// registry where the reference has a host. What differs is told also where an error is.
-//
-// Errors: fs.ErrNotExist; pin.ErrInvalid with file and line; for each reference that could not be asked
-// about, why.
-func (r *Registry) VerifyPins(ctx context.Context, lockFile string) ([]pin.Drift, error) {
-	if _, err := os.Stat(lockFile); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("lock file %s: %w; berth pin add makes one", lockFile, fs.ErrNotExist)
-	}
-	f, err := pin.Load(lockFile)
-	if err != nil {
-		return nil, err
-	}
-	return pin.Verify(ctx, f, r)
-}
-
-// FetchReference returns the manifest that a reference names: in the layout, or in the remote
-// registry where it has a host.
-func (r *Registry) FetchReference(ctx context.Context, reference string) (berth.Manifest, error) {
-	found, err := r.locate(reference)
-	if err != nil {
-		return berth.Manifest{}, err
-	}
-	m, err := found.repo.FetchManifest(ctx, found.target)
-	return m, found.plain(err)
-}
-
-// location is a reference, and the repository that it leads to.
-type location struct {
-	reference string
-	local     bool
-	repo      *remote.Repository
-	target    string // tag or digest
-	whole     bool   // the reference has neither tag nor digest: it may mean the repository
-}
-
-// locate decides where a reference is to be looked up. It does no I/O.
-func (r *Registry) locate(reference string) (location, error) {
-	hostname, rest := pin.SplitHost(reference)
-	ref, err := berth.ParseReference(rest)
-	if err != nil {
-		return location{}, err
-	}
-	registry := r.Registry
-	if hostname != "" {
-		if registry, err = r.remotes.Registry(hostname); err != nil {
-			return location{}, err
-		}
-	}
-	repo, err := registry.Open(ref.Repository)
-	return location{reference, hostname == "", repo, ref.WithDefaultTag().Target(), ref.Target() == ""}, err
-}
-
-// plain tells what is missing in the layout as its user would say it.
-func (l location) plain(err error) error {
-	for _, known := range []error{berth.ErrManifestUnknown, berth.ErrNameUnknown} {
-		if l.local && errors.Is(err, known) {
-			return fmt.Errorf("%w in the layout; berth ls shows what there is", known)
-		}
-	}
-	return err
-}
-
-// wrap is plain, with the reference in front.
-func (l location) wrap(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", l.reference, l.plain(err))
 }

@@ -31,7 +31,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -76,11 +75,12 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Registry is a layout that is being served. It implements [berth.Registry].
+// Registry is a layout that is being served. It implements [berth.Registry], for the layout alone;
+// what it has of [Images] also takes references to remote registries.
 type Registry struct {
 	*remote.Registry
+	*Images
 	session *host.Session
-	remotes *Remotes
 }
 
 // Open serves a layout, which is made if it is not there. When it returns, the registry answers.
@@ -116,7 +116,7 @@ func Open(ctx context.Context, opts *Options) (*Registry, error) {
 	if err != nil {
 		return nil, errors.Join(err, session.Close())
 	}
-	return &Registry{Registry: registry, session: session, remotes: NewRemotes(opts)}, nil
+	return &Registry{Registry: registry, Images: &Images{NewRemotes(opts), registry}, session: session}, nil
 }
 
 func layoutOr(layout string) (string, error) {
@@ -278,63 +278,4 @@ func parseTags(text string) (repository string, tags []string, err error) {
 		tags = append(tags, tag)
 	}
 	return ref.Repository, tags, nil
-}
-
-// Pull brings an image to another place, and commits it there: an image of the layout, or of a
-// remote registry where ref has a host. The caller closes to.
-//
-// Errors: berth.ErrManifestUnknown; berth.ErrBlobUnknown where a part of the image is missing; those
-// of the destination.
-func (r *Registry) Pull(ctx context.Context, ref string, to source.Destination, opts *PushOptions) (Pushed, error) {
-	found, err := r.locate(ref)
-	if err != nil {
-		return Pushed{}, err
-	}
-	desc, err := found.repo.Resolve(ctx, found.target)
-	if err != nil {
-		return Pushed{}, found.wrap(err)
-	}
-	stats, err := sync.Copy(ctx, sync.Repository(found.repo), destination{to}, desc, opts.copyOptions())
-	if err == nil {
-		err = to.Commit(ctx, desc)
-	}
-	if err != nil {
-		return Pushed{}, fmt.Errorf("pull %s: %w", ref, err)
-	}
-	return Pushed{Descriptor: desc, Stats: stats}, nil
-}
-
-// Resolve returns the descriptor of an image: in the layout, or in a remote registry where ref has a
-// host. Without tag and digest the tag is "latest".
-//
-// Errors: berth.ErrManifestUnknown.
-func (r *Registry) Resolve(ctx context.Context, ref string) (v1.Descriptor, error) {
-	found, err := r.locate(ref)
-	if err != nil {
-		return v1.Descriptor{}, err
-	}
-	desc, err := found.repo.Resolve(ctx, found.target)
-	return desc, found.wrap(err)
-}
-
-// Tags lists the tags of a repository, in byte order: in the layout, or in a remote registry where
-// the name has a host.
-//
-// Errors: berth.ErrNameUnknown; berth.ErrNameInvalid for a reference to one tag or digest.
-func (r *Registry) Tags(ctx context.Context, repository string) iter.Seq2[string, error] {
-	return func(yield func(string, error) bool) {
-		found, err := r.locate(repository)
-		if err == nil && !found.whole {
-			err = fmt.Errorf("%q: %w: want a repository, without tag and digest", repository, berth.ErrNameInvalid)
-		}
-		if err != nil {
-			yield("", err)
-			return
-		}
-		for tag, err := range found.repo.Tags(ctx, "") {
-			if !yield(tag, found.wrap(err)) {
-				return
-			}
-		}
-	}
 }

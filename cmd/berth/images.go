@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"iter"
 
 	"github.com/spf13/cobra"
 
@@ -23,15 +24,15 @@ registry where it begins with a host. DEST is oci:DIR[:NAME] or oci-archive:FILE
 			if _, err := source.Parse(args[1]); err != nil {
 				return usageError{fmt.Errorf("destination %w", err)}
 			}
-			return a.reading(cmd.Context(), args[:1], func(registry *sdk.Registry) error {
-				return a.pullTo(cmd, registry, args[0], args[1])
+			return a.reading(cmd.Context(), args[:1], func(images *sdk.Images) error {
+				return a.pullTo(cmd, images, args[0], args[1])
 			})
 		},
 	}
 }
 
-func (a *app) pullTo(cmd *cobra.Command, registry *sdk.Registry, ref, dest string) error {
-	if _, err := registry.Resolve(cmd.Context(), ref); err != nil {
+func (a *app) pullTo(cmd *cobra.Command, images *sdk.Images, ref, dest string) error {
+	if _, err := images.Resolve(cmd.Context(), ref); err != nil {
 		return err // before the destination is made
 	}
 	to, err := source.ParseDestination(dest)
@@ -39,7 +40,7 @@ func (a *app) pullTo(cmd *cobra.Command, registry *sdk.Registry, ref, dest strin
 		return err
 	}
 	bars := a.progress()
-	pulled, err := registry.Pull(cmd.Context(), ref, to, &sdk.PushOptions{Progress: bars.event})
+	pulled, err := images.Pull(cmd.Context(), ref, to, &sdk.PushOptions{Progress: bars.event})
 	bars.end()
 	if err = errors.Join(err, to.Close()); err != nil {
 		return err
@@ -57,22 +58,30 @@ begins with a host.`,
   berth ls app/hello`,
 		Args: arguments(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.reading(cmd.Context(), args, func(registry *sdk.Registry) error {
-				names := registry.Repositories(cmd.Context(), "")
-				if len(args) == 1 {
-					names = registry.Tags(cmd.Context(), args[0])
-				}
-				all := []string{}
-				for name, err := range names {
-					if err != nil {
-						return err
-					}
-					all = append(all, name)
-				}
-				return a.printLines(all)
+			if len(args) == 1 {
+				return a.reading(cmd.Context(), args, func(images *sdk.Images) error {
+					return a.printNames(images.Tags(cmd.Context(), args[0]))
+				})
+			}
+			if err := a.mustExist(nil); err != nil {
+				return err
+			}
+			return a.with(cmd.Context(), func(registry *sdk.Registry) error {
+				return a.printNames(registry.Repositories(cmd.Context(), ""))
 			})
 		},
 	}
+}
+
+func (a *app) printNames(names iter.Seq2[string, error]) error {
+	all := []string{}
+	for name, err := range names {
+		if err != nil {
+			return err
+		}
+		all = append(all, name)
+	}
+	return a.print(all, all)
 }
 
 // resolved is one line of berth resolve.
@@ -93,11 +102,11 @@ registry where it begins with a host. What could be resolved is printed though s
   berth resolve docker.io/library/alpine:3.20`,
 		Args: arguments(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.reading(cmd.Context(), args, func(registry *sdk.Registry) error {
+			return a.reading(cmd.Context(), args, func(images *sdk.Images) error {
 				all, lines := []resolved{}, []string{}
 				var errs []error
 				for _, ref := range args {
-					desc, err := registry.Resolve(cmd.Context(), ref)
+					desc, err := images.Resolve(cmd.Context(), ref)
 					if err != nil {
 						errs = append(errs, err)
 						continue

@@ -35,8 +35,6 @@ func (a *app) print(data any, lines []string) error {
 	return nil
 }
 
-func (a *app) printLines(lines []string) error { return a.print(lines, lines) }
-
 // progress shows how blobs travel: bars on a terminal, a line for each that has come anywhere else.
 type progress struct {
 	out  io.Writer

@@ -46,8 +46,8 @@ though something else could not.`,
 			if _, err := pin.Load(*lock); err != nil {
 				return err
 			}
-			return a.reading(cmd.Context(), args, func(registry *sdk.Registry) error {
-				changes, err := registry.Pin(cmd.Context(), *lock, args...)
+			return a.reading(cmd.Context(), args, func(images *sdk.Images) error {
+				changes, err := images.Pin(cmd.Context(), *lock, args...)
 				lines := []string{}
 				for _, c := range changes {
 					lines = append(lines, fmt.Sprintf("%s  %s", c.New, c.Reference))
@@ -68,8 +68,8 @@ func (a *app) pinVerify(lock *string) *cobra.Command {
 		Long:  "Compare the lock file with what its references name now. Exits with 3 if one differs.",
 		Args:  arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.readingLock(cmd.Context(), *lock, func(registry *sdk.Registry) error {
-				drifts, err := registry.VerifyPins(cmd.Context(), *lock)
+			return a.readingLock(cmd.Context(), *lock, func(images *sdk.Images) error {
+				drifts, err := images.VerifyPins(cmd.Context(), *lock)
 				if err != nil && drifts == nil {
 					return err
 				}
@@ -96,7 +96,7 @@ func driftLine(d pin.Drift) string {
 }
 
 // readingLock is reading, for the references that a lock file has.
-func (a *app) readingLock(ctx context.Context, lock string, work func(*sdk.Registry) error) error {
+func (a *app) readingLock(ctx context.Context, lock string, work func(*sdk.Images) error) error {
 	if _, err := os.Stat(lock); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("lock file %s: %w; berth pin add makes one", lock, fs.ErrNotExist)
 	}
@@ -107,9 +107,6 @@ func (a *app) readingLock(ctx context.Context, lock string, work func(*sdk.Regis
 	var refs []string
 	for _, p := range file.Pins() {
 		refs = append(refs, p.Reference)
-	}
-	if refs == nil {
-		return a.with(ctx, work)
 	}
 	return a.reading(ctx, refs, work)
 }

@@ -77,26 +77,34 @@ func (a *app) layoutDir() (string, error) {
 	return sdk.DefaultLayout()
 }
 
-// reading is with, for a command that finds references in the layout, or all there is where none is
-// given: a layout that is not there is not made, for it is more likely a mistyped name than an empty
-// one. What has a host is not looked for in the layout.
-func (a *app) reading(ctx context.Context, refs []string, work func(*sdk.Registry) error) error {
+// reading finds references in the layout, or in remote registries where they have hosts; where all
+// have, no layout is opened.
+func (a *app) reading(ctx context.Context, refs []string, work func(*sdk.Images) error) error {
 	local := slices.DeleteFunc(slices.Clone(refs), hasHost)
-	if len(refs) > 0 && len(local) == 0 {
-		return a.with(ctx, work)
+	if len(local) == 0 {
+		return work(sdk.NewImages(a.options()))
 	}
+	if err := a.mustExist(local); err != nil {
+		return err
+	}
+	return a.with(ctx, func(registry *sdk.Registry) error { return work(registry.Images) })
+}
+
+// mustExist refuses a layout that is not there, for a command that looks for something in it: it is
+// more likely a mistyped name than an empty layout.
+func (a *app) mustExist(wanted []string) error {
 	dir, err := a.layoutDir()
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		about := ""
-		if len(local) > 0 {
-			about = strings.Join(local, ", ") + ": "
-		}
-		return fmt.Errorf("%slayout %s is not there; berth push makes it, --layout names another", about, dir)
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return a.with(ctx, work)
+	about := ""
+	if len(wanted) > 0 {
+		about = strings.Join(wanted, ", ") + ": "
+	}
+	return fmt.Errorf("%slayout %s is not there; berth push makes it, --layout names another", about, dir)
 }
 
 // hasHost reports whether a reference is one of a remote registry.
@@ -108,16 +116,20 @@ func hasHost(ref string) bool {
 // with opens the layout's registry for the time of one command. What the command cannot do it tells
 // itself: of what is logged, failures of the layout as a whole are left.
 func (a *app) with(ctx context.Context, work func(*sdk.Registry) error) (err error) {
-	registry, err := sdk.Open(ctx, &sdk.Options{
-		Layout:    a.layout,
-		Launcher:  host.Self(),
-		PlainHTTP: a.plainHTTP,
-		UserAgent: "berth/" + embedded.Version(),
-		Logger:    a.logger(slog.LevelError),
-	})
+	registry, err := sdk.Open(ctx, a.options())
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, registry.Close()) }()
 	return work(registry)
+}
+
+func (a *app) options() *sdk.Options {
+	return &sdk.Options{
+		Layout:    a.layout,
+		Launcher:  host.Self(),
+		PlainHTTP: a.plainHTTP,
+		UserAgent: "berth/" + embedded.Version(),
+		Logger:    a.logger(slog.LevelError),
+	}
 }

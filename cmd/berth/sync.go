@@ -33,7 +33,10 @@ sent, and the exit code is 3 if there is something to do.`,
 			if dryRun {
 				run = a.plan
 			}
-			return a.reading(cmd.Context(), args, func(registry *sdk.Registry) error {
+			if err := a.mustExist(args); err != nil {
+				return err
+			}
+			return a.with(cmd.Context(), func(registry *sdk.Registry) error {
 				return run(cmd, registry, &opts)
 			})
 		},
