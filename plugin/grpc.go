@@ -97,14 +97,14 @@ type client struct{ control controlpb.ControlClient }
 func (c *client) Hello(ctx context.Context) (Info, error) {
 	resp, err := c.control.Hello(ctx, &controlpb.HelloRequest{})
 	if err != nil {
-		return Info{}, fromStatus(err)
+		return Info{}, fromStatus(ctx, err)
 	}
 	return Info{Version: resp.GetVersion(), Layout: string(resp.GetLayout()), PID: int(resp.GetPid())}, nil
 }
 
 func (c *client) Flush(ctx context.Context) error {
 	_, err := c.control.Flush(ctx, &controlpb.FlushRequest{})
-	return fromStatus(err)
+	return fromStatus(ctx, err)
 }
 
 func (c *client) Lease(ctx context.Context) (Lease, error) {
@@ -113,7 +113,7 @@ func (c *client) Lease(ctx context.Context) (Lease, error) {
 	stream, err := c.control.Lease(held, &controlpb.LeaseRequest{})
 	if err != nil {
 		end()
-		return nil, fromStatus(err)
+		return nil, fromStatus(ctx, err)
 	}
 	first, err := stream.Recv()
 	if !stop() && err == nil {
@@ -121,7 +121,7 @@ func (c *client) Lease(ctx context.Context) (Lease, error) {
 	}
 	if err != nil {
 		end()
-		return nil, fromStatus(err)
+		return nil, fromStatus(ctx, err)
 	}
 	l := &clientLease{client: c, id: first.GetLeaseId(), end: end, done: make(chan struct{})}
 	go l.watch(stream)
@@ -155,7 +155,7 @@ func (l *clientLease) Listen(ctx context.Context, opts ListenOptions) (Endpoint,
 		AllowMissing: opts.AllowMissing,
 	})
 	if err != nil {
-		return Endpoint{}, fromStatus(err)
+		return Endpoint{}, fromStatus(ctx, err)
 	}
 	return Endpoint{Address: resp.GetAddress(), Token: resp.GetToken()}, nil
 }
@@ -181,10 +181,14 @@ func toStatus(err error) error {
 	return st.Err()
 }
 
-// fromStatus is the inverse of toStatus.
-func fromStatus(err error) error {
+// fromStatus is the inverse of toStatus. A call whose context has ended failed for that, whatever else
+// came meanwhile.
+func fromStatus(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
 	st := status.Convert(err)
 	for _, detail := range st.Details() {
