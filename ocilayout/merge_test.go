@@ -149,6 +149,27 @@ func TestAnEditWithoutOurAnnotationsMovesAndAdds(t *testing.T) {
 	}
 }
 
+// The same after a start that found index.json as it should be, and wrote nothing.
+func TestAnEditWithoutOurAnnotationsAfterAQuietStart(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	r := repo(t, l, "app")
+	pushImage(t, r, "one", "moves")
+	two := pushImage(t, r, "two", "stays")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, dir)
+	edit(t, dir, func(index *v1.Index) {
+		index.Annotations = nil
+		with("app:moves", two.desc)(index)
+	})
+	flush(t, l)
+	if got := resolves(t, l, "app", "moves"); got != two.desc.Digest {
+		t.Errorf("moves is %s, want %s", got, two.desc.Digest)
+	}
+}
+
 func TestAnIndexFileThatWasDeletedIsMadeAnew(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir)

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/distribution/reference"
-	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
 
@@ -166,13 +165,16 @@ func (p *projector) project(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if checksum(data) == p.seen || ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err := p.layout.dir.WriteFile(v1.ImageIndexFile, data, 0o644); err != nil {
-		return err
+	if sum := checksum(data); sum != p.seen {
+		if err := p.layout.dir.WriteFile(v1.ImageIndexFile, data, 0o644); err != nil {
+			return err
+		}
+		p.seen, p.cost = sum, time.Since(start)
 	}
-	p.seen, p.base, p.cost = checksum(data), base, time.Since(start)
+	p.base = base
 	return nil
 }
 
@@ -190,7 +192,7 @@ func render(tx *bolt.Tx) ([]byte, error) {
 		return nil, err
 	}
 	return json.Marshal(indexFile{
-		SchemaVersion: specs.Versioned{SchemaVersion: 2}.SchemaVersion,
+		SchemaVersion: 2,
 		MediaType:     v1.MediaTypeImageIndex,
 		Manifests:     list,
 		Annotations: map[string]string{
