@@ -27,7 +27,7 @@ var rooms = map[string][]string{
 	"plugin":                    {".", "internal/control", "plugin/internal/controlpb"},
 	"plugin/internal/controlpb": {},
 	"host":                      {".", "plugin", "internal/control"},
-	"sdk/remote/auth":           {"."},
+	"sdk/remote/auth":           {".", "internal/ocirequest"},
 	"sdk/remote":                {".", "manifest", "internal/ocirequest", "sdk/remote/auth"},
 	"sdk/source":                {".", "manifest", "internal/durable", "sdk/remote"},
 	"sdk/pin":                   {".", "manifest", "internal/durable", "sdk/remote"},

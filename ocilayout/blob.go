@@ -11,7 +11,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/berthoci/berth"
 )
@@ -87,12 +86,18 @@ func (r *repository) vouch(ctx context.Context, d digest.Digest, rec blobRecord)
 	return nil
 }
 
+// verify hashes a file that came from outside before it is first served.
 func (r *repository) verify(ctx context.Context, d digest.Digest) error {
-	err := r.layout.verify.check(ctx, r.layout, d)
-	if err == nil || ctx.Err() != nil {
+	done := r.layout.hashing.DoChan(string(d), func() (any, error) { return nil, r.layout.hashBlob(d) })
+	select {
+	case result := <-done:
+		if result.Err != nil {
+			return r.unknownBlob(d, result.Err.Error())
+		}
+		return nil
+	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return r.unknownBlob(d, err.Error())
 }
 
 func (r *repository) unknownBlob(d digest.Digest, why string) error {
@@ -146,25 +151,12 @@ func (r *repository) findHolder(d digest.Digest, from string) *repository {
 	}
 	var source *repository
 	r.layout.db.View(func(tx *bolt.Tx) error {
-		for _, k := range keysBelow(tx, span{bucket: bucketHolders, prefix: prefix(string(d))}, 1) {
+		return scan(tx, span{bucket: bucketHolders, prefix: prefix(string(d))}, 1, func(k, _ []byte) error {
 			source = &repository{r.layout, lastPart(k)}
-		}
-		return nil
+			return nil
+		})
 	})
 	return source
-}
-
-// verifier hashes files that came from outside before they are first served, each once at a time.
-type verifier struct{ flight singleflight.Group }
-
-func (v *verifier) check(ctx context.Context, l *Layout, d digest.Digest) error {
-	done := v.flight.DoChan(string(d), func() (any, error) { return nil, l.hashBlob(d) })
-	select {
-	case result := <-done:
-		return result.Err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // hashBlob hashes a blob's file and, where it is what its name says, records that.

@@ -138,17 +138,20 @@ func mark(tx *bolt.Tx, bucket, k []byte) error { return tx.Bucket(bucket).Put(k,
 
 func remove(tx *bolt.Tx, bucket, k []byte) error { return tx.Bucket(bucket).Delete(k) }
 
-// keysBelow returns the first keys of a span, up to limit.
-func keysBelow(tx *bolt.Tx, s span, limit int) [][]byte {
-	var keys [][]byte
+// scan visits the first entries of a span, up to limit. Keys and values are good for the visit only.
+func scan(tx *bolt.Tx, s span, limit int, visit func(k, v []byte) error) error {
 	c := tx.Bucket(s.bucket).Cursor()
-	k, _ := c.Seek([]byte(max(string(s.prefix), string(s.after))))
-	for ; k != nil && bytes.HasPrefix(k, s.prefix) && len(keys) < limit; k, _ = c.Next() {
-		if bytes.Compare(k, s.after) > 0 {
-			keys = append(keys, bytes.Clone(k))
+	k, v := c.Seek([]byte(max(string(s.prefix), string(s.after))))
+	for n := 0; k != nil && bytes.HasPrefix(k, s.prefix) && n < limit; k, v = c.Next() {
+		if bytes.Compare(k, s.after) <= 0 {
+			continue
 		}
+		if err := visit(k, v); err != nil {
+			return err
+		}
+		n++
 	}
-	return keys
+	return nil
 }
 
 // anyBelow reports whether an entry begins with the prefix.

@@ -38,7 +38,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -47,6 +46,7 @@ import (
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/internal/control"
@@ -76,7 +76,7 @@ type Layout struct {
 	writer    *writer
 	projector *projector
 	uploads   uploadTable
-	verify    verifier
+	hashing   singleflight.Group // of files that came from outside, each once at a time
 	closing   sync.Once
 	closed    error
 }
@@ -232,32 +232,16 @@ func (l *Layout) release() error {
 		l.writer.end()
 	}
 	var errs []error
-	for _, c := range []io.Closer{closer(l.db), closer(l.owner), closer(l.dir)} {
-		errs = append(errs, c.Close())
+	if l.db != nil {
+		errs = append(errs, l.db.Close())
+	}
+	if l.owner != nil {
+		errs = append(errs, l.owner.Release())
+	}
+	if l.dir != nil {
+		errs = append(errs, l.dir.Close())
 	}
 	return errors.Join(errs...)
-}
-
-type closeFunc func() error
-
-func (f closeFunc) Close() error { return f() }
-
-func closer(v any) io.Closer {
-	switch v := v.(type) {
-	case *bolt.DB:
-		if v != nil {
-			return v
-		}
-	case *control.Lock:
-		if v != nil {
-			return closeFunc(v.Release)
-		}
-	case *durable.Dir:
-		if v != nil {
-			return v
-		}
-	}
-	return closeFunc(func() error { return nil })
 }
 
 // repository is one repository of a layout: a name, and all that the layout can do.

@@ -47,14 +47,11 @@ func readPage[T any](ctx context.Context, db *bolt.DB, s span, read func(k, v []
 		return nil, nil, err
 	}
 	err = db.View(func(tx *bolt.Tx) error {
-		for _, k := range keysBelow(tx, s, pageSize) {
-			v, err := read(k, tx.Bucket(s.bucket).Get(k))
-			if err != nil {
-				return err
-			}
-			page, last = append(page, v), k
-		}
-		return nil
+		return scan(tx, s, pageSize, func(k, v []byte) error {
+			entry, err := read(k, v)
+			page, last = append(page, entry), append(last[:0], k...)
+			return err
+		})
 	})
 	return page, last, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -237,18 +238,15 @@ func (r *repository) DeleteManifest(ctx context.Context, d digest.Digest) error 
 // leave undoes enter, and removes the tags that point at the manifest.
 func (r *repository) leave(tx *bolt.Tx, desc v1.Descriptor, subject digest.Digest, gen uint64) error {
 	d := string(desc.Digest)
-	for {
-		keys := keysBelow(tx, span{bucket: bucketTagged, prefix: prefix(r.name, d)}, pageSize)
-		for _, k := range keys {
-			if err := removeTag(tx, r.name, lastPart(k), gen); err != nil {
-				return err
-			}
-		}
-		if len(keys) < pageSize {
-			break
-		}
-	}
+	var tags []string // gathered first: a bucket must not change under its cursor
 	var errs []error
+	scan(tx, span{bucket: bucketTagged, prefix: prefix(r.name, d)}, math.MaxInt, func(k, _ []byte) error {
+		tags = append(tags, lastPart(k))
+		return nil
+	})
+	for _, tag := range tags {
+		errs = append(errs, removeTag(tx, r.name, tag, gen))
+	}
 	for _, child := range r.layout.childrenOf(desc) {
 		errs = append(errs, remove(tx, bucketParents, key(r.name, string(child.Digest), d)))
 	}

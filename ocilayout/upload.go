@@ -159,11 +159,10 @@ func (r *repository) uploadPath(id string) string {
 	return ingestPath + "/" + hex.EncodeToString(sum[:8]) + "." + id
 }
 
-// restore brings file and hash to the same place: the end of what was taken.
+// restore makes sure that the hash has seen what the file holds.
 func (u *upload) restore() error {
 	if u.state.hash != nil {
-		_, err := u.file.Seek(u.state.size, io.SeekStart)
-		return err
+		return nil
 	}
 	algorithm, _, _ := strings.Cut(u.id, "-")
 	return u.rehash(digest.Algorithm(algorithm))
@@ -205,13 +204,15 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) (v1.Descriptor, er
 	if u.over {
 		return v1.Descriptor{}, u.repo.unknownUpload(u.id)
 	}
-	defer u.drop()
 	if err := u.matches(d); err != nil {
+		u.drop()
 		return v1.Descriptor{}, err
 	}
 	if err := u.place(d); err != nil {
+		u.drop()
 		return v1.Descriptor{}, fmt.Errorf("store blob %s: %w", d, err)
 	}
+	u.forget()
 	size := u.state.size
 	err := u.repo.layout.writer.commit(ctx, change{write: func(tx *bolt.Tx, _ uint64) error {
 		return errors.Join(put(tx, bucketBlobs, key(string(d)), blobRecord{Size: size}), addMember(tx, u.repo.name, d))
@@ -266,7 +267,7 @@ func (u *upload) Cancel(context.Context) error {
 	return nil
 }
 
-// drop ends the upload: its file, unless that was renamed, and its state.
+// drop ends the upload: its file, and its state.
 func (u *upload) drop() {
 	u.forget()
 	u.repo.layout.dir.Root().Remove(u.path)

@@ -8,7 +8,6 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -201,14 +200,8 @@ func (c *call) checkOrigin() error {
 }
 
 // ownHost reports whether a name is this machine's loopback interface, or one that was configured.
-// RFC 6761, 6.3 gives all of .localhost to the loopback interface.
 func (c *call) ownHost(name string) bool {
-	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	if name == "localhost" || strings.HasSuffix(name, ".localhost") || slices.Contains(c.opts.Hosts, name) {
-		return true
-	}
-	ip := net.ParseIP(name)
-	return ip != nil && ip.IsLoopback()
+	return ocirequest.IsLoopback(name) || slices.Contains(c.opts.Hosts, strings.ToLower(strings.TrimSuffix(name, ".")))
 }
 
 // hostname is a Host header without its port and without brackets.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -97,9 +95,6 @@ func driftLine(d pin.Drift) string {
 
 // readingLock is reading, for the references that a lock file has.
 func (a *app) readingLock(ctx context.Context, lock string, work func(*sdk.Images) error) error {
-	if _, err := os.Stat(lock); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("lock file %s: %w; berth pin add makes one", lock, fs.ErrNotExist)
-	}
 	file, err := pin.Load(lock)
 	if err != nil {
 		return err

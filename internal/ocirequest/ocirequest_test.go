@@ -181,6 +181,17 @@ func TestChunkRange(t *testing.T) {
 	}
 }
 
+func TestIsLoopbackIsAnchored(t *testing.T) {
+	for name, want := range map[string]bool{
+		"localhost": true, "LOCALHOST.": true, "a.localhost": true, "127.0.0.1": true, "127.9.9.9": true, "::1": true,
+		"127.0.0.1.evil.com": false, "localhost.evil.com": false, "notlocalhost": false, "10.0.0.1": false, "0.0.0.0": false, "": false,
+	} {
+		if got := IsLoopback(name); got != want {
+			t.Errorf("%q: got %v", name, got)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, req := range every {
 		f.Add(req.Method(), req.Path(), req.Query().Encode())

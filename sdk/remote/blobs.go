@@ -139,7 +139,7 @@ func (b *blob) verify() error {
 		return io.EOF
 	}
 	if got := digest.NewDigest(b.desc.Digest.Algorithm(), b.hash); got != b.desc.Digest {
-		return fmt.Errorf("%s/%s@%s: %w: what was received hashes to %s", b.repo.registry.host, b.repo.name, b.desc.Digest, berth.ErrDigestInvalid, got)
+		return b.failed("%w: what was received hashes to %s", berth.ErrDigestInvalid, got)
 	}
 	return io.EOF
 }

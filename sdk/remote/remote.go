@@ -23,7 +23,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -74,7 +73,7 @@ func New(host string, opts *Options) (*Registry, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
-	base, err := baseURL(host, opts.PlainHTTP)
+	base, name, err := baseURL(host, opts.PlainHTTP)
 	if err != nil {
 		return nil, err
 	}
@@ -84,10 +83,6 @@ func New(host string, opts *Options) (*Registry, error) {
 	}
 	if transport.UserAgent == "" {
 		transport.UserAgent = userAgent
-	}
-	_, name, given := strings.Cut(host, "://")
-	if !given {
-		name = host
 	}
 	r := &Registry{host: name, name: opts.Name, base: base, client: &http.Client{Transport: transport}, credentials: opts.Credentials}
 	if r.credentials == nil {
@@ -106,7 +101,8 @@ func newTransport() *http.Transport {
 	return t
 }
 
-func baseURL(host string, plainHTTP bool) (*url.URL, error) {
+// baseURL returns where the API is, and the registry's name, which is the host without a scheme.
+func baseURL(host string, plainHTTP bool) (base *url.URL, name string, err error) {
 	scheme, name, given := strings.Cut(host, "://")
 	if !given {
 		scheme, name = "https", host
@@ -114,18 +110,18 @@ func baseURL(host string, plainHTTP bool) (*url.URL, error) {
 	name = strings.TrimSuffix(name, "/")
 	u, err := url.Parse("//" + name)
 	if err != nil || u.Hostname() == "" || u.Host != name {
-		return nil, fmt.Errorf("registry %.100q: %w: want HOST or HOST:PORT, like registry.example.com or localhost:5000", host, berth.ErrNameInvalid)
+		return nil, "", fmt.Errorf("registry %.100q: %w: want HOST or HOST:PORT, like registry.example.com or localhost:5000", host, berth.ErrNameInvalid)
 	}
-	loopback := IsLoopback(u.Hostname())
+	loopback := ocirequest.IsLoopback(u.Hostname())
 	switch {
 	case !given && (loopback || plainHTTP):
 		scheme = "http"
 	case scheme == "http" && !loopback && !plainHTTP:
-		return nil, fmt.Errorf("registry %s: %w: plain http is for loopback hosts; use https, or say that this host is insecure", host, berth.ErrUnsupported)
+		return nil, "", fmt.Errorf("registry %s: %w: plain http is for loopback hosts; use https, or say that this host is insecure", host, berth.ErrUnsupported)
 	case scheme != "http" && scheme != "https":
-		return nil, fmt.Errorf("registry %.100q: %w: the scheme must be https", host, berth.ErrNameInvalid)
+		return nil, "", fmt.Errorf("registry %.100q: %w: the scheme must be https", host, berth.ErrNameInvalid)
 	}
-	return &url.URL{Scheme: scheme, Host: apiHost(name)}, nil
+	return &url.URL{Scheme: scheme, Host: apiHost(name)}, name, nil
 }
 
 // apiHost is where a registry's API is: Docker Hub's is not at the name that its images have.
@@ -135,17 +131,6 @@ func apiHost(name string) string {
 		return "registry-1.docker.io"
 	}
 	return name
-}
-
-// IsLoopback reports whether a host name, without a port, is sure to be this machine: an address of
-// the loopback interface, "localhost", or a name below it (RFC 6761, 6.3).
-func IsLoopback(name string) bool {
-	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
-		return true
-	}
-	ip := net.ParseIP(name)
-	return ip != nil && ip.IsLoopback()
 }
 
 // Host is the registry's name, as references to it begin.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/ocirequest"
 )
 
 // demand is a challenge that was understood: what its host wants of requests.
@@ -72,7 +73,7 @@ func refusal(registry, realm *url.URL) string {
 	switch {
 	case sameOrigin(registry, realm):
 		return ""
-	case realm.Scheme != "https" && !isLoopback(realm.Hostname()):
+	case realm.Scheme != "https" && !ocirequest.IsLoopback(realm.Hostname()):
 		return "is not https (AllowRealm can allow it)"
 	case isInternal(realm.Hostname()) && !isInternal(registry.Hostname()):
 		return "is a private address, and the registry is not (AllowRealm can allow it)"
@@ -99,21 +100,10 @@ func defaultPort(scheme string) string {
 	return "443"
 }
 
-// isLoopback reports whether a host, without its port, is this machine: "localhost", a name below
-// it (RFC 6761, 6.3), or a loopback address. The name is compared whole: "127.0.0.1.example.com" and
-// "localhost.example.com" are others'.
-func isLoopback(host string) bool {
-	name := bareName(host)
-	if addr, err := netip.ParseAddr(name); err == nil {
-		return addr.Unmap().IsLoopback()
-	}
-	return name == "localhost" || strings.HasSuffix(name, ".localhost")
-}
-
 // isInternal reports whether a host is an address that means something else on each network. It
 // does not resolve names: the answer could be another one by the time of the connection.
 func isInternal(host string) bool {
-	if isLoopback(host) {
+	if ocirequest.IsLoopback(host) {
 		return true
 	}
 	name := bareName(host)

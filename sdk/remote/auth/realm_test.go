@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/ocirequest"
 )
 
 func TestLoopbackIsAnchored(t *testing.T) {
@@ -49,7 +50,7 @@ func TestLoopbackIsAnchored(t *testing.T) {
 		{"0xyz.example.0xg", false, false},
 	}
 	for _, tt := range tests {
-		if got := isLoopback(tt.host); got != tt.loopback {
+		if got := ocirequest.IsLoopback(tt.host); got != tt.loopback {
 			t.Errorf("isLoopback(%q) = %v", tt.host, got)
 		}
 		if got := isInternal(tt.host); got != tt.internal {
