@@ -101,7 +101,8 @@ type BlobStore interface {
 	NewUpload(ctx context.Context, opts *UploadOptions) (Upload, error)
 
 	// ResumeUpload continues the upload with that ID, where it was left off by Close. One upload
-	// is held by one caller at a time; a second one gets ErrUploadInvalid.
+	// is held by one caller at a time; a second one waits for its turn, and gets ErrUploadInvalid
+	// if that does not come within seconds.
 	//
 	// Errors: ErrUploadUnknown, ErrUploadInvalid.
 	ResumeUpload(ctx context.Context, id string) (Upload, error)

@@ -32,55 +32,74 @@ const (
 	maxRestingHashes = 1024
 	// copyBuffer is the step in which a body is read, hashed and written.
 	copyBuffer = 256 << 10
+	// uploadPatience is how long a request waits for another that has the upload.
+	uploadPatience = 10 * time.Second
 )
+
+var errUploadHeld = fmt.Errorf("%w: another request is writing to it", berth.ErrUploadInvalid)
 
 var uploadID = regexp.MustCompile(`^(sha256|sha384|sha512)-[a-z2-7]{26}$`)
 
 // uploadTable holds what is known of uploads beyond their files. A file alone is enough to resume
 // one: its name tells repository and algorithm, its length the offset.
 type uploadTable struct {
-	mu sync.Mutex // guards the fields below
+	mu sync.Mutex // guards the fields below, and the users of every state
 	// live maps an upload's path to its state.
 	live map[string]*uploadState
 }
 
 // uploadState is what would have to be read from the file again.
 type uploadState struct {
-	held bool
-	hash hash.Hash
+	// held is full while a caller has the upload, which alone touches hash and size.
+	held chan struct{}
+	hash hash.Hash // nil where nothing is kept
 	size int64
+	// users counts the caller who has the upload and those who wait for it.
+	users int
 }
 
-// take marks an upload as held and returns its state, which is empty where none was kept.
-func (t *uploadTable) take(path string) (*uploadState, error) {
+// take waits until nobody else has the upload and returns its state, which is empty where none was
+// kept. A client that lost its connection comes back before the server has noticed the loss, and one
+// that asks how far an upload is must not turn away the one that writes: so they take turns.
+func (t *uploadTable) take(ctx context.Context, path string) (*uploadState, error) {
+	state := t.join(path)
+	ctx, cancel := context.WithTimeoutCause(ctx, uploadPatience, errUploadHeld)
+	defer cancel()
+	select {
+	case state.held <- struct{}{}:
+		return state, nil
+	case <-ctx.Done():
+		t.leave(path, state)
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (t *uploadTable) join(path string) *uploadState {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	state := t.live[path]
 	if state == nil {
-		state = &uploadState{}
+		state = &uploadState{held: make(chan struct{}, 1)}
 		t.live[path] = state
 	}
-	if state.held {
-		return nil, fmt.Errorf("%w: another request is writing to it", berth.ErrUploadInvalid)
-	}
-	state.held = true
-	return state, nil
+	state.users++
+	return state
 }
 
-// rest gives a held upload back, to be resumed.
-func (t *uploadTable) rest(path string) {
+// leave drops a state that nobody uses if it has nothing to tell, or if too many are kept.
+func (t *uploadTable) leave(path string, state *uploadState) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.live[path].held = false
-	if len(t.live) > maxRestingHashes {
+	state.users--
+	if state.users == 0 && (state.hash == nil || len(t.live) > maxRestingHashes) {
 		delete(t.live, path)
 	}
 }
 
-func (t *uploadTable) forget(path string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.live, path)
+// release gives a taken upload to the next who waits for it.
+func (t *uploadTable) release(path string, state *uploadState) {
+	t.leave(path, state)
+	<-state.held
 }
 
 // upload is a file in ingest/ that one caller is appending to.
@@ -113,18 +132,18 @@ func (r *repository) NewUpload(ctx context.Context, opts *berth.UploadOptions) (
 	if !algorithm.Available() {
 		return nil, fmt.Errorf("%w: algorithm %.20q is not available here", berth.ErrDigestInvalid, algorithm)
 	}
-	return r.openUpload(newUploadID(algorithm), os.O_CREATE|os.O_EXCL)
+	return r.openUpload(ctx, newUploadID(algorithm), os.O_CREATE|os.O_EXCL)
 }
 
 func newUploadID(algorithm digest.Algorithm) string {
 	return algorithm.String() + "-" + strings.ToLower(rand.Text())
 }
 
-func (r *repository) ResumeUpload(_ context.Context, id string) (berth.Upload, error) {
+func (r *repository) ResumeUpload(ctx context.Context, id string) (berth.Upload, error) {
 	if !uploadID.MatchString(id) {
 		return nil, r.unknownUpload(id)
 	}
-	up, err := r.openUpload(id, 0)
+	up, err := r.openUpload(ctx, id, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, r.unknownUpload(id)
 	}
@@ -135,10 +154,10 @@ func (r *repository) unknownUpload(id string) error {
 	return fmt.Errorf("%s: %w: %.60q", r.name, berth.ErrUploadUnknown, id)
 }
 
-func (r *repository) openUpload(id string, flag int) (berth.Upload, error) {
+func (r *repository) openUpload(ctx context.Context, id string, flag int) (berth.Upload, error) {
 	up := &upload{repo: r, id: id, path: r.uploadPath(id)}
 	var err error
-	if up.state, err = r.layout.uploads.take(up.path); err != nil {
+	if up.state, err = r.layout.uploads.take(ctx, up.path); err != nil {
 		return nil, fmt.Errorf("upload %s: %w", id, err)
 	}
 	up.file, err = r.layout.dir.Root().OpenFile(up.path, flag|os.O_RDWR, 0o644)
@@ -212,8 +231,8 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) (v1.Descriptor, er
 		u.drop()
 		return v1.Descriptor{}, fmt.Errorf("store blob %s: %w", d, err)
 	}
-	u.forget()
 	size := u.state.size
+	u.forget()
 	err := u.repo.layout.writer.commit(ctx, change{write: func(tx *bolt.Tx, _ uint64) error {
 		return errors.Join(put(tx, bucketBlobs, key(string(d)), blobRecord{Size: size}), addMember(tx, u.repo.name, d))
 	}})
@@ -256,7 +275,7 @@ func (u *upload) Close() error {
 	}
 	u.over = true
 	err := u.file.Close()
-	u.repo.layout.uploads.rest(u.path)
+	u.repo.layout.uploads.release(u.path, u.state)
 	return err
 }
 
@@ -269,8 +288,9 @@ func (u *upload) Cancel(context.Context) error {
 
 // drop ends the upload: its file, and its state.
 func (u *upload) drop() {
-	u.forget()
+	u.file.Close()
 	u.repo.layout.dir.Root().Remove(u.path)
+	u.forget()
 }
 
 // forget lets go of all but the file.
@@ -279,7 +299,8 @@ func (u *upload) forget() {
 	if u.file != nil {
 		u.file.Close()
 	}
-	u.repo.layout.uploads.forget(u.path)
+	u.state.hash = nil
+	u.repo.layout.uploads.release(u.path, u.state)
 }
 
 // sweepIngest throws away what nobody will come back for.
