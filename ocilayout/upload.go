@@ -286,7 +286,8 @@ func (u *upload) Cancel(context.Context) error {
 	return nil
 }
 
-// drop ends the upload: its file, and its state.
+// drop ends the upload: its file, and its state. The file goes first, so that who waits for the
+// upload finds it gone; and it is closed before, because not every system removes an open file.
 func (u *upload) drop() {
 	u.file.Close()
 	u.repo.layout.dir.Root().Remove(u.path)
