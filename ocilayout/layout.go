@@ -65,6 +65,8 @@ const (
 type Options struct {
 	// Logger is told what an operator should know. Nil: nobody.
 	Logger *slog.Logger
+	// Durability is what an answer promises. Zero: Process.
+	Durability Durability
 }
 
 // Layout is an open layout directory that this process owns. It implements [berth.Registry].
