@@ -6,6 +6,8 @@
 //	dir, err := durable.Open(path)
 //	err = dir.WriteFile("index.json", data, 0o644)
 //
+// The steps are methods of their own, for those who flush many files at once or later.
+//
 // All paths are relative to a [Dir] and cannot leave it: see [os.Root].
 //
 // A test can make any step fail with [Dir.Fault].
@@ -15,6 +17,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -26,10 +29,12 @@ type Op string
 
 // The steps, as Fault is told them.
 const (
+	OpCreate  Op = "create"
 	OpWrite   Op = "write"
 	OpSync    Op = "sync"
 	OpRename  Op = "rename"
 	OpSyncDir Op = "syncdir"
+	OpRemove  Op = "remove"
 )
 
 // Dir is an open directory. Its methods may run at once.
@@ -39,8 +44,34 @@ type Dir struct {
 	// made. Empty: beside the file that they are to be. It must not change once the Dir is in use.
 	Temp string
 	// Fault, if set, is asked before each step; an error that it returns is the step's result, and
-	// the step is not done. It is for tests, and must not be changed once the Dir is in use.
+	// the step is not done, unless the error is one of [Late]. It is for tests, and must not be
+	// changed while the Dir is in use.
 	Fault func(op Op, name string) error
+}
+
+// Late is an error that a step returns although it was done.
+type Late struct{ Err error }
+
+// Error returns the text of Err.
+func (l *Late) Error() string { return l.Err.Error() }
+
+// Unwrap returns Err.
+func (l *Late) Unwrap() error { return l.Err }
+
+// Step does one step, or fails as Fault says. The steps of this package all go through it; so may
+// others that a test shall see fail.
+func (d *Dir) Step(op Op, name string, do func() error) error {
+	if d.Fault == nil {
+		return do()
+	}
+	err := d.Fault(op, name)
+	if err == nil {
+		return do()
+	}
+	if late := (*Late)(nil); errors.As(err, &late) {
+		return errors.Join(do(), err)
+	}
+	return err
 }
 
 // Open opens a directory that exists.
@@ -83,15 +114,12 @@ func (d *Dir) WriteFile(name string, data []byte, perm fs.FileMode) error {
 const TempPrefix = ".tmp-"
 
 func (d *Dir) writeTemp(temp string, data []byte, perm fs.FileMode) error {
-	f, err := d.root.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, perm)
+	f, err := d.Create(temp, perm)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := d.fault(OpWrite, temp); err != nil {
-		return err
-	}
-	if _, err := f.Write(data); err != nil {
+	if _, err := d.Writer(f, temp).Write(data); err != nil {
 		return err
 	}
 	if err := d.SyncFile(f, temp); err != nil {
@@ -100,29 +128,85 @@ func (d *Dir) writeTemp(temp string, data []byte, perm fs.FileMode) error {
 	return f.Close()
 }
 
+// Create makes a new file, which must not be there, for reading and writing.
+func (d *Dir) Create(name string, perm fs.FileMode) (f *os.File, err error) {
+	err = d.Step(OpCreate, name, func() error {
+		f, err = d.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, perm)
+		return err
+	})
+	if err != nil && f != nil {
+		f.Close()
+	}
+	return f, err
+}
+
+// Writer writes to an open file of this directory, in steps that can be made to fail.
+func (d *Dir) Writer(f *os.File, name string) io.Writer {
+	if d.Fault == nil {
+		return f
+	}
+	return &stepWriter{d, f, name}
+}
+
+type stepWriter struct {
+	dir  *Dir
+	file *os.File
+	name string
+}
+
+func (w *stepWriter) Write(p []byte) (n int, err error) {
+	err = w.dir.Step(OpWrite, w.name, func() error {
+		n, err = w.file.Write(p)
+		return err
+	})
+	return n, err
+}
+
 // SyncFile flushes an open file of this directory to disk.
 func (d *Dir) SyncFile(f *os.File, name string) error {
-	if err := d.fault(OpSync, name); err != nil {
-		return err
-	}
-	return f.Sync()
+	return d.Step(OpSync, name, f.Sync)
 }
 
 // Rename gives a file its final name and flushes the directory that now holds it. What had the
 // name before is replaced. The content must have been flushed before.
 func (d *Dir) Rename(from, to string) error {
-	if err := d.fault(OpRename, to); err != nil {
-		return err
-	}
-	if err := d.root.Rename(from, to); err != nil {
+	if err := d.Move(from, to); err != nil {
 		return err
 	}
 	return d.SyncDir(path.Dir(to))
 }
 
+// Move is Rename without the flush.
+func (d *Dir) Move(from, to string) error {
+	return d.Step(OpRename, to, func() error { return d.root.Rename(from, to) })
+}
+
+// MoveNew is Move for a name that must be free.
+//
+// Errors: fs.ErrExist.
+func (d *Dir) MoveNew(from, to string) error {
+	return d.Step(OpRename, to, func() error { return moveNew(d.root, from, to) })
+}
+
+// ErrNoExchange is returned by Exchange where the system or the file system cannot do it.
+var ErrNoExchange = errors.New("names cannot be exchanged here")
+
+// Exchange gives each of two files the other's name in one step, so that whoever reads one of the
+// names finds one of the files at every moment. It flushes nothing.
+//
+// Errors: ErrNoExchange.
+func (d *Dir) Exchange(a, b string) error {
+	return d.Step(OpRename, b, func() error { return exchange(d.root, a, b) })
+}
+
+// Remove takes a file's name away.
+func (d *Dir) Remove(name string) error {
+	return d.Step(OpRemove, name, func() error { return d.root.Remove(name) })
+}
+
 // MkdirAll makes a directory and its parents, and flushes each parent that gained a name.
 func (d *Dir) MkdirAll(name string, perm fs.FileMode) error {
-	if info, err := d.root.Stat(name); err == nil && info.IsDir() {
+	if info, err := d.root.Lstat(name); err == nil && info.IsDir() {
 		return nil
 	}
 	if parent := path.Dir(name); parent != "." {
@@ -130,7 +214,8 @@ func (d *Dir) MkdirAll(name string, perm fs.FileMode) error {
 			return err
 		}
 	}
-	if err := d.root.Mkdir(name, perm); err != nil && !errors.Is(err, fs.ErrExist) {
+	err := d.Step(OpCreate, name, func() error { return d.root.Mkdir(name, perm) })
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return d.SyncDir(path.Dir(name))
@@ -138,23 +223,49 @@ func (d *Dir) MkdirAll(name string, perm fs.FileMode) error {
 
 // SyncDir flushes the names in a directory to disk.
 func (d *Dir) SyncDir(name string) error {
-	if err := d.fault(OpSyncDir, name); err != nil {
-		return err
+	return d.Step(OpSyncDir, name, func() error {
+		f, err := d.root.Open(name)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return syncDir(f)
+	})
+}
+
+// SyncPath flushes a file, by its name, to disk. One that is gone needs no flush.
+func (d *Dir) SyncPath(name string) error {
+	f, err := d.root.OpenFile(name, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	f, err := d.root.Open(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return syncDir(f)
+	return d.SyncFile(f, name)
 }
 
-func (d *Dir) fault(op Op, name string) error {
-	if d.Fault == nil {
-		return nil
-	}
-	return d.Fault(op, name)
+// ErrNoSyncAll is returned by SyncAll where the system cannot do it.
+var ErrNoSyncAll = errors.New("a file system cannot be flushed as a whole here")
+
+// SyncAll flushes all of the file system that the directory lies on, in one call.
+//
+// Errors: ErrNoSyncAll.
+func (d *Dir) SyncAll() error {
+	return d.Step(OpSync, ".", func() error {
+		f, err := d.root.Open(".")
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return syncAll(f)
+	})
 }
+
+// StartSync tells the system to begin writing a range of a file to disk, and does not wait. It is a
+// hint: it promises nothing.
+func StartSync(f *os.File, offset, length int64) { startSync(f, offset, length) }
 
 // WriteFile replaces one file by its path, as [Dir.WriteFile] does. Where path is a symbolic link,
 // the file that it points to is replaced.
