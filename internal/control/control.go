@@ -2,6 +2,7 @@
 // on it meet. It lies at [Dir] below the layout and belongs to berth alone:
 //
 //	LAYOUT/.berth/owner.lock   held by the one process that owns the layout, for as long as it lives
+//	LAYOUT/.berth/epoch        where and how the owner last wrote: see [Epoch]
 //
 // A lock is the kernel's, so it ends with the process that holds it, however that ends. The file's
 // content only tells who it is:
@@ -63,7 +64,7 @@ func Own(layout *os.Root) (*Lock, error) {
 	}
 	if err := tryLock(f); err != nil {
 		defer f.Close()
-		if errors.Is(err, errHeld) {
+		if errors.Is(err, ErrHeld) {
 			return nil, fmt.Errorf("%w: %s has it; stop that one first, or name another --layout", berth.ErrLayoutInUse, holder(f))
 		}
 		return nil, fmt.Errorf("lock %s: %w", filepath.Join(layout.Name(), ownerLock), err)
@@ -79,7 +80,8 @@ func Own(layout *os.Root) (*Lock, error) {
 // the same name.
 func (l *Lock) Release() error { return l.f.Close() }
 
-var errHeld = errors.New("lock is held")
+// ErrHeld is returned by TryLock where somebody else holds the lock.
+var ErrHeld = errors.New("lock is held")
 
 func holder(f *os.File) Holder {
 	var h Holder
@@ -110,6 +112,26 @@ func command() string {
 		name += " " + os.Args[1]
 	}
 	return name
+}
+
+// TryLock takes the lock of a file, which is created if it is not there, or returns ErrHeld. It is the
+// lock that flock takes, which other programs know too.
+func TryLock(dir *os.Root, name string) (*Lock, error) {
+	f, err := dir.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := tryLock(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	// Who held it before may have removed the file: then this is a lock that nobody else will meet.
+	locked, err := f.Stat()
+	if named, nameErr := dir.Stat(name); err != nil || nameErr != nil || !os.SameFile(locked, named) {
+		f.Close()
+		return nil, ErrHeld
+	}
+	return &Lock{f}, nil
 }
 
 // Make creates the control directory of a layout, if it is not there.

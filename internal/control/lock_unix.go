@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tryLock takes the file's lock or returns errHeld. flock belongs to the open file, so two handles
+// tryLock takes the file's lock or returns ErrHeld. flock belongs to the open file, so two handles
 // of one process exclude each other as two processes do.
 func tryLock(f *os.File) error {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
 		case errors.Is(err, unix.EWOULDBLOCK):
-			return errHeld
+			return ErrHeld
 		case !errors.Is(err, unix.EINTR):
 			return err
 		}
