@@ -34,6 +34,14 @@ type Checker interface {
 	Fsck(ctx context.Context, opts *FsckOptions) (FsckReport, error)
 }
 
+// Checkouter is a registry in a directory that other programs can be let into.
+type Checkouter interface {
+	// Checkout waits for what is being written, brings the directory up to date, and keeps
+	// everything in it as it is until done is called: what would write waits. Then a program may
+	// change the directory as it likes, delete blobs included; done takes in what it did.
+	Checkout(ctx context.Context) (done func(context.Context) error, err error)
+}
+
 // GCOptions say what is kept. Nil is the zero value: every tag and every manifest.
 type GCOptions struct {
 	// DryRun removes nothing and reports what would be.
@@ -99,6 +107,9 @@ type FsckReport struct {
 	Bytes     int64 `json:"bytes"`
 	Manifests int   `json:"manifests"`
 	Tags      int   `json:"tags"`
+	// Sparse counts the images and indexes some of whose children are not in their repository: they
+	// were pushed so, or found so.
+	Sparse int `json:"sparse,omitempty"`
 	// Unknown counts files under blobs/ that belong to no repository; a collection removes them.
 	Unknown  int       `json:"unknown,omitempty"`
 	Problems []Problem `json:"problems,omitempty"`

@@ -29,6 +29,7 @@ func (r *repository) StatBlob(ctx context.Context, d digest.Digest) (v1.Descript
 	if err := berth.ValidateDigest(d); err != nil {
 		return v1.Descriptor{}, err
 	}
+	r.layout.recent.touch(d)
 	rec, err := r.blobRecord(d)
 	if err != nil {
 		return v1.Descriptor{}, err
@@ -44,7 +45,7 @@ func (r *repository) OpenBlob(ctx context.Context, d digest.Digest) (berth.Blob,
 	if err != nil {
 		return nil, err
 	}
-	f, err := r.layout.dir.Root().Open(blobPath(d))
+	f, err := r.layout.openRegular(blobPath(d), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, r.unknownBlob(d, "its file is gone")
 	}
@@ -57,7 +58,7 @@ func (r *repository) OpenBlob(ctx context.Context, d digest.Digest) (berth.Blob,
 func (r *repository) blobRecord(d digest.Digest) (blobRecord, error) {
 	var rec blobRecord
 	err := r.layout.db.View(func(tx *bolt.Tx) error {
-		if !has(tx, bucketMembers, key(r.name, string(d))) {
+		if !has(tx, bucketBlobs, key(string(d), r.name)) {
 			return r.unknownBlob(d, "")
 		}
 		found, err := get(tx, bucketBlobs, key(string(d)), &rec)
@@ -72,23 +73,44 @@ func (r *repository) blobRecord(d digest.Digest) (blobRecord, error) {
 // vouch makes sure that the file is what the index says, as far as one look can tell. A blob that
 // cannot be vouched for is unknown: then its owner pushes it again, which mends it.
 func (r *repository) vouch(ctx context.Context, d digest.Digest, rec blobRecord) error {
-	info, err := r.layout.dir.Root().Lstat(blobPath(d))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return r.unknownBlob(d, "its file is gone")
-	case err != nil:
-		return err
-	case !info.Mode().IsRegular() || info.Size() != rec.Size:
-		return r.unknownBlob(d, fmt.Sprintf("its file is damaged: %d bytes of %d", info.Size(), rec.Size))
-	case rec.Unverified:
+	if err := r.layout.look(d, rec); err != nil {
+		return r.unknownBlob(d, err.Error())
+	}
+	if rec.Unverified {
 		return r.verify(ctx, d)
 	}
 	return nil
 }
 
+// look compares a blob's file with what is known of it, without reading it.
+func (l *Layout) look(d digest.Digest, rec blobRecord) error {
+	info, err := l.dir.Root().Lstat(blobPath(d))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New("its file is gone")
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("in its place is a %s", kindOf(info.Mode()))
+	case info.Size() != rec.Size:
+		return fmt.Errorf("its file is damaged: %d bytes of %d", info.Size(), rec.Size)
+	}
+	return nil
+}
+
+func kindOf(mode fs.FileMode) string {
+	switch {
+	case mode.IsDir():
+		return "directory"
+	case mode&fs.ModeSymlink != 0:
+		return "symbolic link"
+	}
+	return "special file"
+}
+
 // verify hashes a file that came from outside before it is first served.
 func (r *repository) verify(ctx context.Context, d digest.Digest) error {
-	done := r.layout.hashing.DoChan(string(d), func() (any, error) { return nil, r.layout.hashBlob(d) })
+	done := r.layout.hashing.DoChan(string(d), func() (any, error) { return nil, r.layout.verifyBlob(context.WithoutCancel(ctx), d) })
 	select {
 	case result := <-done:
 		if result.Err != nil {
@@ -114,15 +136,15 @@ func (r *repository) DeleteBlob(ctx context.Context, d digest.Digest) error {
 	}
 	return r.layout.writer.commit(ctx, change{
 		check: func(tx *bolt.Tx) error {
-			if !has(tx, bucketMembers, key(r.name, string(d))) {
+			if !has(tx, bucketBlobs, key(string(d), r.name)) {
 				return r.unknownBlob(d, "")
 			}
 			return nil
 		},
 		write: func(tx *bolt.Tx, _ uint64) error {
-			return errors.Join(remove(tx, bucketMembers, key(r.name, string(d))),
-				remove(tx, bucketHolders, key(string(d), r.name)))
+			return remove(tx, bucketBlobs, key(string(d), r.name))
 		},
+		hidden: true,
 	})
 }
 
@@ -135,10 +157,11 @@ func (r *repository) mount(ctx context.Context, d digest.Digest, from string) (b
 	if source == nil {
 		return false, nil
 	}
+	defer r.layout.recent.hold(d)()
 	if _, err := source.StatBlob(ctx, d); err != nil {
 		return false, ctx.Err()
 	}
-	err := r.layout.writer.commit(ctx, change{write: func(tx *bolt.Tx, _ uint64) error {
+	err := r.layout.writer.commit(ctx, change{hidden: true, write: func(tx *bolt.Tx, _ uint64) error {
 		return addMember(tx, r.name, d)
 	}})
 	return err == nil, err
@@ -151,7 +174,7 @@ func (r *repository) findHolder(d digest.Digest, from string) *repository {
 	}
 	var source *repository
 	r.layout.db.View(func(tx *bolt.Tx) error {
-		return scan(tx, span{bucket: bucketHolders, prefix: prefix(string(d))}, 1, func(k, _ []byte) error {
+		return scan(tx, span{bucket: bucketBlobs, prefix: prefix(string(d))}, 1, func(k, _ []byte) error {
 			source = &repository{r.layout, lastPart(k)}
 			return nil
 		})
@@ -159,22 +182,52 @@ func (r *repository) findHolder(d digest.Digest, from string) *repository {
 	return source
 }
 
-// hashBlob hashes a blob's file and, where it is what its name says, records that.
-func (l *Layout) hashBlob(d digest.Digest) error {
-	f, err := l.dir.Root().Open(blobPath(d))
+// verifyBlob hashes a blob's file and, where it is what its name says, records that.
+func (l *Layout) verifyBlob(ctx context.Context, d digest.Digest) error {
+	size, err := l.hashFile(ctx, d)
+	if err == nil {
+		err = l.adopt(d, size)
+	}
 	if err != nil {
 		return err
+	}
+	return l.writer.commitAlways(ctx, change{hidden: true, write: func(tx *bolt.Tx, _ uint64) error {
+		if !has(tx, bucketBlobs, key(string(d))) {
+			return nil
+		}
+		return put(tx, bucketBlobs, key(string(d)), blobRecord{Size: size})
+	}})
+}
+
+// hashFile reads a blob's file, and fails if it is not what its name says.
+func (l *Layout) hashFile(ctx context.Context, d digest.Digest) (int64, error) {
+	f, err := l.openRegular(blobPath(d), os.O_RDONLY)
+	if err != nil {
+		return 0, err
 	}
 	defer f.Close()
 	hash := d.Algorithm().Hash()
-	size, err := io.Copy(hash, f)
+	size, err := io.Copy(hash, contextReader{ctx, f})
 	if err != nil {
-		return err
+		return size, err
 	}
 	if got := digest.NewDigest(d.Algorithm(), hash); got != d {
-		return fmt.Errorf("its file hashes to %s", got)
+		return size, fmt.Errorf("%w: it hashes to %s", errWrongBytes, got)
 	}
-	return l.writer.commit(context.Background(), change{write: func(tx *bolt.Tx, _ uint64) error {
-		return put(tx, bucketBlobs, key(string(d)), blobRecord{Size: size})
-	}})
+	return size, nil
+}
+
+var errWrongBytes = errors.New("its file is damaged")
+
+// contextReader ends a long reading with its context.
+type contextReader struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,8 +17,8 @@ import (
 	"github.com/berthoci/berth/internal/durable"
 )
 
-// crash returns a copy of a layout as it is on disk at this instant: what a process finds that is
-// started after this one was killed.
+// crash returns a copy of a layout as it is at this instant. It lies at another place, so what is
+// believed of it is what a power cut leaves; the copy of a layout in power mode has all.
 func crash(t *testing.T, dir string) string {
 	t.Helper()
 	after := t.TempDir()
@@ -29,13 +30,13 @@ func crash(t *testing.T, dir string) string {
 
 func TestWhatWasAnsweredOutlivesTheProcess(t *testing.T) {
 	dir := t.TempDir()
-	l := open(t, dir)
+	l := openWith(t, dir, &Options{Durability: Power})
 	r := repo(t, l, "app/hello")
 	var last image
 	for _, tag := range []string{"v1", "v2", "v3"} {
 		last = pushImage(t, r, "layer of "+tag, tag, "latest")
 		after := crash(t, dir)
-		survivor := open(t, after)
+		survivor := openWith(t, after, &Options{Durability: Power})
 		wantImage(t, survivor, "app/hello", tag, last)
 		wantImage(t, survivor, "app/hello", "latest", last)
 		flush(t, survivor)
@@ -47,10 +48,11 @@ func TestWhatWasAnsweredOutlivesTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	after := crash(t, dir)
-	survivor := open(t, after)
+	survivor := openWith(t, after, &Options{Durability: Power})
 	if _, err := repo(t, survivor, "app/hello").Resolve(t.Context(), "v1"); !errors.Is(err, berth.ErrManifestUnknown) {
 		t.Errorf("an old index.json brought a removed tag back: %v", err)
 	}
+	flush(t, survivor)
 	wantNames(t, after, "", "app/hello:latest", "app/hello:v2", "app/hello:v3")
 }
 
@@ -62,6 +64,9 @@ func TestAnUploadOutlivesTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := up.Write([]byte("first half, ")); err != nil {
+		t.Fatal(err)
+	}
+	if err := up.Close(); err != nil {
 		t.Fatal(err)
 	}
 	survivor := repo(t, open(t, crash(t, dir)), "app/hello")
@@ -102,6 +107,29 @@ func TestAbandonedFilesAreSweptAway(t *testing.T) {
 	}
 }
 
+// faults are what a test makes fail while a layout is open.
+type faults struct {
+	hook atomic.Pointer[func(durable.Op, string) error]
+}
+
+func (f *faults) set(hook func(durable.Op, string) error) { f.hook.Store(&hook) }
+
+func (f *faults) clear() { f.hook.Store(nil) }
+
+func (f *faults) ask(op durable.Op, name string) error {
+	if hook := f.hook.Load(); hook != nil {
+		return (*hook)(op, name)
+	}
+	return nil
+}
+
+// openFaulty opens a layout whose steps can be made to fail.
+func openFaulty(t *testing.T, dir string, d Durability) (*Layout, *faults) {
+	t.Helper()
+	f := &faults{}
+	return openWith(t, dir, &Options{Durability: d, fault: f.ask}), f
+}
+
 // A step that fails, the disk being full for example, fails one call: nothing is named that is not
 // there, and when there is room again the same call works.
 func TestAFailedStepLosesNothing(t *testing.T) {
@@ -109,16 +137,16 @@ func TestAFailedStepLosesNothing(t *testing.T) {
 	for _, op := range []durable.Op{durable.OpWrite, durable.OpSync, durable.OpRename, durable.OpSyncDir} {
 		t.Run(string(op), func(t *testing.T) {
 			dir := t.TempDir()
-			l := open(t, dir)
+			l, faults := openFaulty(t, dir, Power)
 			r := repo(t, l, "app/hello")
 			before := pushImage(t, r, "before", "v1")
 			flush(t, l)
-			l.dir.Fault = func(o durable.Op, _ string) error {
+			faults.set(func(o durable.Op, _ string) error {
 				if o == op {
 					return full
 				}
 				return nil
-			}
+			})
 			up, err := r.NewUpload(t.Context(), nil)
 			if err != nil {
 				t.Fatal(err)
@@ -132,7 +160,7 @@ func TestAFailedStepLosesNothing(t *testing.T) {
 			if !errors.Is(pushErr, full) {
 				t.Errorf("the push ended with %v", pushErr)
 			}
-			l.dir.Fault = nil
+			faults.clear()
 			wantImage(t, l, "app/hello", "v1", before)
 			if _, err := r.Resolve(t.Context(), "v2"); !errors.Is(err, berth.ErrManifestUnknown) {
 				t.Errorf("v2 is named: %v", err)
@@ -147,27 +175,23 @@ func TestAFailedStepLosesNothing(t *testing.T) {
 // index.json is written whole or not at all, and is written later if it could not be.
 func TestIndexFileThatCannotBeWritten(t *testing.T) {
 	dir := t.TempDir()
-	l := open(t, dir)
+	l, faults := openFaulty(t, dir, Process)
 	r := repo(t, l, "app/hello")
 	pushImage(t, r, "one", "v1")
 	flush(t, l)
 	broken := errors.New("no space left on device")
-	l.projector.mu.Lock()
-	l.dir.Fault = func(op durable.Op, name string) error {
+	faults.set(func(op durable.Op, name string) error {
 		if op == durable.OpRename && name == v1.ImageIndexFile {
 			return broken
 		}
 		return nil
-	}
-	l.projector.mu.Unlock()
+	})
 	pushImage(t, r, "two", "v2")
 	if err := l.Flush(t.Context()); !errors.Is(err, broken) {
 		t.Errorf("flush: got %v", err)
 	}
 	wantNames(t, dir, "app/hello:v1")
-	l.projector.mu.Lock()
-	l.dir.Fault = nil
-	l.projector.mu.Unlock()
+	faults.clear()
 	flush(t, l)
 	wantNames(t, dir, "app/hello:v1", "app/hello:v2")
 	if leftovers, _ := filepath.Glob(filepath.Join(dir, ".tmp-*")); len(leftovers) > 0 {
@@ -200,9 +224,6 @@ func TestADamagedBlobIsUnknownUntilPushedAgain(t *testing.T) {
 			}
 			if _, err := r.OpenBlob(t.Context(), img.layer.Digest); !errors.Is(err, berth.ErrBlobUnknown) {
 				t.Errorf("open: got %v", err)
-			}
-			if name == "a directory" {
-				os.Remove(path) // rename cannot replace one
 			}
 			uploadBlob(t, r, "the layer")
 			wantImage(t, l, "app/hello", "v1", img)

@@ -1,6 +1,9 @@
 package ocilayout
 
-import "fmt"
+import (
+	"context"
+	"fmt"
+)
 
 // Durability is what an answer promises.
 type Durability int
@@ -30,4 +33,34 @@ func ParseDurability(s string) (Durability, error) {
 		}
 	}
 	return 0, fmt.Errorf("durability %.20q: it is process or power", s)
+}
+
+// mode is the layout's durability now.
+func (l *Layout) mode() Durability {
+	if l.power.Load() {
+		return Power
+	}
+	return Process
+}
+
+// Durability is what the layout's answers promise.
+func (l *Layout) Durability() Durability { return l.mode() }
+
+// Raise makes answers promise more from now on. When it returns, what was answered before is on disk
+// too. The durability of an open layout never falls.
+func (l *Layout) Raise(ctx context.Context, d Durability) error {
+	if d <= l.mode() {
+		return nil
+	}
+	release, err := l.writer.hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := l.settle(); err != nil {
+		return fmt.Errorf("raise durability to %s: %w", d, err)
+	}
+	l.power.Store(true)
+	l.db.setDurability(Power)
+	return l.epoch.renew()
 }

@@ -5,8 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"io/fs"
-	"os"
+	"path"
 	"strings"
 	"time"
 
@@ -18,22 +17,29 @@ import (
 )
 
 // The buckets of the index. A key is its parts joined by a zero byte, which no part may hold and
-// which sorts before all that they hold: so the entries of one repository lie together, in byte order.
+// which sorts before all that they hold: so the entries of one repository lie together, in byte
+// order, and what is known of one digest lies together too, on a page or two of the file.
 var (
-	bucketMeta      = []byte("meta")      // word                     → value
-	bucketTags      = []byte("tags")      // repository, tag          → tagRecord
-	bucketTagged    = []byte("tagged")    // repository, digest, tag  → nothing
-	bucketGone      = []byte("gone")      // repository, tag          → generation of the removal
-	bucketManifests = []byte("manifests") // repository, digest       → manifestRecord
-	bucketMembers   = []byte("members")   // repository, digest       → nothing
-	bucketHolders   = []byte("holders")   // digest, repository       → nothing
-	bucketBlobs     = []byte("blobs")     // digest                   → blobRecord
-	bucketParents   = []byte("parents")   // repository, child, index → nothing
-	bucketReferrers = []byte("referrers") // repository, subject, referrer → descriptor
-	bucketForeign   = []byte("foreign")   // number                   → index.json entry we do not understand
+	bucketMeta      = []byte("meta")      // word                            → value
+	bucketTags      = []byte("tags")      // repository, tag                 → tagRecord
+	bucketGone      = []byte("gone")      // repository, tag or digest       → goneRecord
+	bucketManifests = []byte("manifests") // repository, digest              → manifestRecord
+	//                                       repository, digest, "tag", tag  → nothing
+	//                                       repository, digest, "in", index → nothing
+	bucketBlobs = []byte("blobs") //         digest                          → blobRecord
+	//                                       digest, repository              → nothing: it is a member
+	bucketReferrers = []byte("referrers") // repository, subject, referrer   → descriptor
+	bucketUsed      = []byte("used")      // repository, digest              → when it was last read
+	bucketForeign   = []byte("foreign")   // number                          → index.json entry we do not understand
 
-	buckets = [][]byte{bucketMeta, bucketTags, bucketTagged, bucketGone, bucketManifests, bucketMembers,
-		bucketHolders, bucketBlobs, bucketParents, bucketReferrers, bucketForeign}
+	buckets = [][]byte{bucketMeta, bucketTags, bucketGone, bucketManifests, bucketBlobs, bucketReferrers,
+		bucketUsed, bucketForeign}
+)
+
+// What leads to a manifest, in the keys behind its own.
+const (
+	byTag   = "tag"
+	byIndex = "in"
 )
 
 var (
@@ -42,59 +48,40 @@ var (
 )
 
 // formatVersion changes when the buckets do.
-const formatVersion = "1"
+const formatVersion = 2
 
-// tagRecord is where a tag points, and the generation in which it last moved.
+// tagRecord is where a tag points, the generation in which it last moved, and when that was.
 type tagRecord struct {
 	Generation uint64        `json:"gen"`
 	Descriptor v1.Descriptor `json:"desc"`
+	Pushed     int64         `json:"at,omitempty"` // seconds since 1970
+}
+
+// goneRecord is a tag or an untagged manifest that was removed.
+type goneRecord struct {
+	Generation uint64 `json:"gen"`
+	At         int64  `json:"at"` // seconds since 1970
 }
 
 // manifestRecord is a manifest that is a member of a repository.
 type manifestRecord struct {
-	MediaType string        `json:"type"`
-	Size      int64         `json:"size"`
-	Subject   digest.Digest `json:"subject,omitempty"`
+	MediaType string          `json:"type"`
+	Size      int64           `json:"size"`
+	Subject   digest.Digest   `json:"subject,omitempty"`
+	Children  []digest.Digest `json:"children,omitempty"` // all that it names, its subject left out
+	// Idle is when the manifest came, or last lost a tag: seconds since 1970.
+	Idle int64 `json:"idle,omitempty"`
+}
+
+func (r *manifestRecord) descriptor(d digest.Digest) v1.Descriptor {
+	return v1.Descriptor{MediaType: r.MediaType, Digest: d, Size: r.Size}
 }
 
 // blobRecord is what the index knows of a file in blobs/.
 type blobRecord struct {
 	Size int64 `json:"size"`
-	// Unverified: the bytes came from outside and were not hashed yet.
+	// Unverified: the bytes came from outside, or outlived a power cut, and were not hashed since.
 	Unverified bool `json:"unverified,omitempty"`
-}
-
-func (l *Layout) openIndex() error {
-	db, err := bolt.Open(indexPath, 0o600, &bolt.Options{
-		Timeout:        time.Second,
-		FreelistType:   bolt.FreelistMapType,
-		NoFreelistSync: true,
-		OpenFile: func(name string, flag int, perm fs.FileMode) (*os.File, error) {
-			return l.dir.Root().OpenFile(name, flag, perm)
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("%s: %w; move it away to have it made anew from index.json", l.path(indexPath), err)
-	}
-	l.db = db
-	return db.Update(l.prepare)
-}
-
-// prepare makes the buckets of a new index and refuses one of another format.
-func (l *Layout) prepare(tx *bolt.Tx) error {
-	for _, name := range buckets {
-		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-			return err
-		}
-	}
-	meta := tx.Bucket(bucketMeta)
-	switch format := meta.Get(metaFormat); {
-	case format == nil:
-		return meta.Put(metaFormat, []byte(formatVersion))
-	case string(format) != formatVersion:
-		return fmt.Errorf("%s has format %.10q, this berth knows %s; move it away to have it made anew from index.json", l.path(indexPath), format, formatVersion)
-	}
-	return nil
 }
 
 func key(parts ...string) []byte { return []byte(strings.Join(parts, "\x00")) }
@@ -183,7 +170,7 @@ func setTag(tx *bolt.Tx, repo, tag string, rec tagRecord) error {
 	if err := remove(tx, bucketGone, key(repo, tag)); err != nil {
 		return err
 	}
-	return mark(tx, bucketTagged, key(repo, string(rec.Descriptor.Digest), tag))
+	return mark(tx, bucketManifests, key(repo, string(rec.Descriptor.Digest), byTag, tag))
 }
 
 // removeTag ends a tag and remembers when, so that an older index.json does not bring it back.
@@ -191,7 +178,12 @@ func removeTag(tx *bolt.Tx, repo, tag string, gen uint64) error {
 	if err := dropTag(tx, repo, tag); err != nil {
 		return err
 	}
-	return put(tx, bucketGone, key(repo, tag), gen)
+	return remember(tx, repo, tag, gen)
+}
+
+// remember leaves a trace of what was removed: a tag, or a digest.
+func remember(tx *bolt.Tx, repo, what string, gen uint64) error {
+	return put(tx, bucketGone, key(repo, what), goneRecord{gen, now()})
 }
 
 // dropTag removes a tag and its reverse entry, if it is there.
@@ -201,34 +193,58 @@ func dropTag(tx *bolt.Tx, repo, tag string) error {
 	if err != nil || !found {
 		return err
 	}
-	if err := remove(tx, bucketTagged, key(repo, string(old.Descriptor.Digest), tag)); err != nil {
+	d := string(old.Descriptor.Digest)
+	if err := remove(tx, bucketManifests, key(repo, d, byTag, tag)); err != nil {
+		return err
+	}
+	if err := rest(tx, repo, d); err != nil {
 		return err
 	}
 	return remove(tx, bucketTags, key(repo, tag))
 }
 
-// addMember makes a blob a member of a repository.
-func addMember(tx *bolt.Tx, repo string, d digest.Digest) error {
-	if err := mark(tx, bucketMembers, key(repo, string(d))); err != nil {
+// rest notes the time at which a manifest lost what led to it.
+func rest(tx *bolt.Tx, repo, d string) error {
+	var rec manifestRecord
+	found, err := get(tx, bucketManifests, key(repo, d), &rec)
+	if err != nil || !found {
 		return err
 	}
-	return mark(tx, bucketHolders, key(string(d), repo))
+	rec.Idle = now()
+	return put(tx, bucketManifests, key(repo, d), rec)
+}
+
+func now() int64 { return time.Now().Unix() }
+
+// addMember makes a blob a member of a repository.
+func addMember(tx *bolt.Tx, repo string, d digest.Digest) error {
+	return mark(tx, bucketBlobs, key(string(d), repo))
 }
 
 // isMember reports whether a manifest of the repository may name the digest as a child.
 func isMember(tx *bolt.Tx, repo string, d digest.Digest) bool {
-	k := key(repo, string(d))
-	return has(tx, bucketMembers, k) || has(tx, bucketManifests, k)
+	return has(tx, bucketBlobs, key(string(d), repo)) || has(tx, bucketManifests, key(repo, string(d)))
 }
 
-// exists reports whether a repository holds anything.
-func exists(tx *bolt.Tx, repo string) bool {
-	return anyBelow(tx, bucketManifests, prefix(repo)) || anyBelow(tx, bucketMembers, prefix(repo))
+// exists reports whether a repository holds a manifest.
+func exists(tx *bolt.Tx, repo string) bool { return anyBelow(tx, bucketManifests, prefix(repo)) }
+
+// isReached reports whether a tag or an index of its repository leads to a manifest.
+func isReached(tx *bolt.Tx, repo string, d digest.Digest) bool {
+	return anyBelow(tx, bucketManifests, prefix(repo, string(d)))
 }
+
+// parts splits a key.
+func parts(k []byte) []string { return strings.Split(string(k), "\x00") }
 
 // blobPath is where a digest's bytes lie, below the layout.
 func blobPath(d digest.Digest) string {
 	return v1.ImageBlobsDir + "/" + d.Algorithm().String() + "/" + d.Encoded()
+}
+
+// digestOf is the inverse of blobPath.
+func digestOf(name string) digest.Digest {
+	return digest.NewDigestFromEncoded(digest.Algorithm(path.Base(path.Dir(name))), path.Base(name))
 }
 
 func unknownManifest(repo, ref string) error {

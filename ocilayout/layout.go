@@ -2,7 +2,8 @@
 // read at any moment, with an index beside it that makes every question a lookup.
 //
 //	LAYOUT/oci-layout  index.json  blobs/<algorithm>/<hex>     a plain OCI image layout
-//	LAYOUT/.berth/     index.db (bbolt), ingest/ (unfinished uploads), owner.lock
+//	LAYOUT/.berth/     index.db (bbolt), ingest/ (unfinished uploads), quarantine/ (damaged files),
+//	                   epoch, owner.lock
 //
 // [Layout] implements [berth.Registry]:
 //
@@ -12,10 +13,19 @@
 //
 // # Order
 //
-// A blob's bytes are written into ingest/ and hashed on the way, flushed, renamed into blobs/, and
-// then committed to the index; the answer comes after that, and index.json last of all. So the index
-// never vouches for bytes that are not there, index.json never names them, and what was answered
-// outlives the process and the power, one instruction after the answer.
+// A blob's bytes are written into ingest/ and hashed on the way, renamed into blobs/, and then
+// committed to the index; the answer comes after that, and index.json last of all. Deleting goes the
+// other way: the index, index.json, the file. So the index never vouches for bytes that are not
+// there, index.json never names them, and a kill one instruction after an answer loses nothing.
+//
+// # Durability
+//
+// In [Power] mode an answer waits until bytes, names and index are on disk; what waits at the same
+// time is flushed together. In [Process] mode it does not wait. A flush, of the blobs first and then
+// of index.json, begins within a second of a change, and what was answered before the last complete
+// flush began survives a power cut: the index is then made anew from index.json and the manifests, and
+// every blob is hashed before it is first served or vouched for. Only what no manifest names is lost
+// then. The file epoch tells the next start which of these it has before it.
 //
 // # Names
 //
@@ -29,23 +39,22 @@
 // # Other writers
 //
 // The index decides, and index.json follows it shortly after each change. An index.json that another
-// program has written is merged, not overwritten: when the layout is opened, and before each
-// projection.
+// program has written is merged, not overwritten: it is looked at four times a second, when a name is
+// not found, and before it is replaced; it is replaced by an exchange of names, and what comes out is
+// looked at once more. A program that removes blobs needs [Layout.Checkout].
 package ocilayout
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"time"
 
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/berthoci/berth"
@@ -67,145 +76,120 @@ type Options struct {
 	Logger *slog.Logger
 	// Durability is what an answer promises. Zero: Process.
 	Durability Durability
+	// Grace is how long a blob that a client stored, or was told exists, is spared by a collection
+	// although no manifest names it yet. Zero: DefaultGrace.
+	Grace time.Duration
+	// Rebuild throws the index away and makes it anew from index.json and what that names.
+	Rebuild bool
+
+	fault func(op durable.Op, name string) error // for tests
 }
 
-// Layout is an open layout directory that this process owns. It implements [berth.Registry].
+// DefaultGrace is how long a client may take from finding a blob to pushing the manifest that names
+// it.
+const DefaultGrace = 10 * time.Minute
+
+// Layout is an open layout directory that this process owns. It implements [berth.Registry],
+// [berth.Flusher], [berth.Collector], [berth.Checker] and [berth.Checkouter].
 type Layout struct {
 	dir       *durable.Dir
-	db        *bolt.DB
+	db        *database
 	owner     *control.Lock
 	log       *slog.Logger
+	epoch     epoch
+	power     atomic.Bool // the durability, which only rises
 	writer    *writer
-	projector *projector
+	unflushed *unflushed
+	publisher *publisher
+	recent    *recent
+	uses      uses
 	uploads   uploadTable
-	hashing   singleflight.Group // of files that came from outside, each once at a time
-	closing   sync.Once
-	closed    error
+	// maintenance is held by what works on the layout as a whole: a collection, a check, a checkout.
+	maintenance *semaphore.Weighted
+	started     time.Time
+	hashing     singleflight.Group // of files that came from outside, each once at a time
+	closing     sync.Once
+	closed      error
 }
 
 // Open opens the layout in a directory, and creates it where the directory is empty or missing. An
 // OCI image layout that another program made is taken over as it is: its blobs are hashed before
-// they are first served.
+// they are first served. So is one that was not closed before the power went, in process mode, or
+// whose index is damaged: what index.json names is found again.
 //
 // Errors: berth.ErrLayoutInUse if another process owns it; berth.ErrLayoutInvalid if the directory
-// holds something else.
+// holds something else, or lies on a network file system.
 func Open(ctx context.Context, dir string, opts *Options) (_ *Layout, err error) {
 	if opts == nil {
 		opts = &Options{}
 	}
-	l := &Layout{log: opts.Logger}
-	if l.log == nil {
-		l.log = slog.New(slog.DiscardHandler)
-	}
+	l := newLayout(opts)
 	defer func() {
 		if err != nil {
 			l.release()
 		}
 	}()
-	if err := l.open(ctx, dir); err != nil {
+	if err := l.open(ctx, dir, opts); err != nil {
 		return nil, fmt.Errorf("layout %s: %w", dir, err)
 	}
 	return l, nil
 }
 
+func newLayout(opts *Options) *Layout {
+	l := &Layout{log: opts.Logger, recent: newRecent(opts.grace()), maintenance: semaphore.NewWeighted(1), started: time.Now()}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	l.power.Store(opts.Durability == Power)
+	l.uploads.live = map[string]*uploadState{}
+	return l
+}
+
+func (o *Options) grace() time.Duration {
+	if o.Grace <= 0 {
+		return DefaultGrace
+	}
+	return o.Grace
+}
+
 // open takes the directory, and writes to it only when it is owned.
-func (l *Layout) open(ctx context.Context, dir string) (err error) {
+func (l *Layout) open(ctx context.Context, dir string, opts *Options) (err error) {
 	if err := l.openDirectory(dir); err != nil {
 		return err
 	}
+	l.dir.Fault = opts.fault
 	if l.owner, err = control.Own(l.dir.Root()); err != nil {
 		return err
 	}
 	if err := l.makeLayout(); err != nil {
 		return err
 	}
-	if err := l.openIndex(); err != nil {
+	if err := l.readEpoch(); err != nil {
+		return err
+	}
+	if err := l.openIndex(opts.Rebuild); err != nil {
 		return err
 	}
 	return l.start(ctx)
 }
 
-// openDirectory opens a directory that is an image layout, or can be made one.
-func (l *Layout) openDirectory(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	if err := recognise(dir); err != nil {
-		return err
-	}
-	var err error
-	if l.dir, err = durable.Open(dir); err != nil {
-		return err
-	}
-	return control.Make(l.dir.Root())
-}
-
-// makeLayout makes the directory a layout, as far as it is not one.
-func (l *Layout) makeLayout() error {
-	for _, name := range []string{ingestPath, "blobs/sha256"} {
-		if err := l.dir.MkdirAll(name, 0o755); err != nil {
-			return err
-		}
-	}
-	l.dir.Temp = ingestPath
-	return l.checkVersion()
-}
-
-// recognise refuses a directory that holds something, and nothing of a layout: it is more likely a
-// mistyped path than a wish.
-func recognise(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		switch e.Name() {
-		case v1.ImageLayoutFile, v1.ImageIndexFile, v1.ImageBlobsDir, control.Dir:
-			return nil
-		}
-	}
-	if len(entries) > 0 {
-		return fmt.Errorf("%w: the directory holds other files; name an empty directory or a layout", berth.ErrLayoutInvalid)
-	}
-	return nil
-}
-
-func (l *Layout) checkVersion() error {
-	data, err := l.dir.Root().ReadFile(v1.ImageLayoutFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		data, _ = json.Marshal(v1.ImageLayout{Version: v1.ImageLayoutVersion})
-		return l.dir.WriteFile(v1.ImageLayoutFile, data, 0o644)
-	}
-	if err != nil {
-		return err
-	}
-	var version v1.ImageLayout
-	if json.Unmarshal(data, &version) != nil || version.Version != v1.ImageLayoutVersion {
-		return fmt.Errorf("%w: its oci-layout file does not say version %s", berth.ErrLayoutInvalid, v1.ImageLayoutVersion)
-	}
-	return nil
-}
-
 // start brings index and index.json together and begins to take work.
 func (l *Layout) start(ctx context.Context) error {
-	if err := l.sweepIngest(); err != nil {
+	if err := errors.Join(l.sweepIngest(true), l.restoreHeld()); err != nil {
 		return err
 	}
-	l.uploads.live = map[string]*uploadState{}
-	l.writer = newWriter(l.db)
-	l.projector = newProjector(l)
-	if err := l.projector.mergeOutside(ctx); err != nil {
-		return err
-	}
-	if err := l.projector.project(ctx); err != nil {
-		if ctx.Err() != nil {
+	l.unflushed = newUnflushed(l.epoch.left)
+	l.writer = newWriter(l)
+	l.publisher = newPublisher(l)
+	if err := l.publisher.first(ctx); err != nil {
+		if ctx.Err() != nil || errors.Is(err, berth.ErrLayoutInvalid) {
 			return err
 		}
 		// A full disk must not keep anybody from reading, or from making room.
 		l.log.Error("index.json is behind", "err", err)
-		l.projector.wake()
 	}
-	l.projector.begin()
+	l.publisher.wake()
+	l.publisher.begin()
 	return nil
 }
 
@@ -217,15 +201,37 @@ func (l *Layout) Repository(name string) (berth.Repository, error) {
 	return &repository{layout: l, name: name}, nil
 }
 
-// Flush brings index.json up to date with everything that was answered before the call.
-func (l *Layout) Flush(ctx context.Context) error { return l.projector.flush(ctx) }
+// Flush brings index.json up to date with everything that was answered before the call, and puts it
+// on disk with all that it names.
+func (l *Layout) Flush(ctx context.Context) error { return l.publisher.flush(ctx) }
 
-// Close brings index.json up to date and lets the directory go. What is still running fails.
+// Close flushes, and lets the directory go. What is still running fails.
 func (l *Layout) Close() error {
 	l.closing.Do(func() {
-		l.closed = errors.Join(l.projector.end(), l.release())
+		l.publisher.halt()
+		if err := l.writeUses(context.Background()); err != nil {
+			l.log.Warn("when images were last used is forgotten", "err", err)
+		}
+		err := l.publisher.flush(context.Background())
+		l.publisher.dropOutgoing()
+		l.writer.end()
+		l.closed = errors.Join(err, l.finish(err == nil), l.release())
 	})
 	return l.closed
+}
+
+// finish leaves the index so that the next start can believe it, if all is flushed.
+func (l *Layout) finish(flushed bool) error {
+	if !l.epoch.changed() && l.epoch.found.Clean && !l.db.damaged.Load() {
+		return nil
+	}
+	if !flushed && !l.db.damaged.Load() {
+		return nil
+	}
+	if err := l.db.closeClean(); err != nil {
+		return err
+	}
+	return l.epoch.end(l.publisher.last)
 }
 
 // release gives back what Open took, as far as it came.

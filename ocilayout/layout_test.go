@@ -24,7 +24,12 @@ func TestContract(t *testing.T) {
 // open opens a layout for the time of a test.
 func open(t *testing.T, dir string) *Layout {
 	t.Helper()
-	l, err := Open(t.Context(), dir, nil)
+	return openWith(t, dir, nil)
+}
+
+func openWith(t *testing.T, dir string, opts *Options) *Layout {
+	t.Helper()
+	l, err := Open(t.Context(), dir, opts)
 	if err != nil {
 		t.Fatal(err)
 	}

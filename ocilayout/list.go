@@ -21,7 +21,7 @@ const pageSize = 512
 type span struct{ bucket, prefix, after []byte }
 
 // pages yields the entries of a span, page by page. read turns one into a value.
-func pages[T any](ctx context.Context, db *bolt.DB, s span, read func(k, v []byte) (T, error)) iter.Seq2[T, error] {
+func pages[T any](ctx context.Context, db *database, s span, read func(k, v []byte) (T, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		for {
 			page, last, err := readPage(ctx, db, s, read)
@@ -42,7 +42,7 @@ func pages[T any](ctx context.Context, db *bolt.DB, s span, read func(k, v []byt
 	}
 }
 
-func readPage[T any](ctx context.Context, db *bolt.DB, s span, read func(k, v []byte) (T, error)) (page []T, last []byte, err error) {
+func readPage[T any](ctx context.Context, db *database, s span, read func(k, v []byte) (T, error)) (page []T, last []byte, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}

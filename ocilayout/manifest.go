@@ -2,25 +2,40 @@ package ocilayout
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"os"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/durable"
 	"github.com/berthoci/berth/internal/ocirequest"
 	"github.com/berthoci/berth/manifest"
 )
 
-func (r *repository) Resolve(_ context.Context, ref string) (v1.Descriptor, error) {
+func (r *repository) Resolve(ctx context.Context, ref string) (v1.Descriptor, error) {
 	if err := ocirequest.ValidateReference(ref); err != nil {
 		return v1.Descriptor{}, err
 	}
-	var desc v1.Descriptor
-	err := r.layout.db.View(func(tx *bolt.Tx) (err error) {
+	desc, err := r.lookUp(ref)
+	if errors.Is(err, berth.ErrManifestUnknown) && r.layout.publisher.refresh(ctx) {
+		desc, err = r.lookUp(ref)
+	}
+	if err == nil {
+		r.layout.recent.touch(desc.Digest)
+	}
+	return desc, err
+}
+
+func (r *repository) lookUp(ref string) (desc v1.Descriptor, err error) {
+	err = r.layout.db.View(func(tx *bolt.Tx) error {
 		desc, err = resolve(tx, r.name, ref)
 		return err
 	})
@@ -47,7 +62,7 @@ func resolve(tx *bolt.Tx, repo, ref string) (v1.Descriptor, error) {
 	if err == nil && !found {
 		err = unknownManifest(repo, ref)
 	}
-	return v1.Descriptor{MediaType: rec.MediaType, Digest: d, Size: rec.Size}, err
+	return rec.descriptor(d), err
 }
 
 func (r *repository) FetchManifest(ctx context.Context, ref string) (berth.Manifest, error) {
@@ -60,21 +75,23 @@ func (r *repository) FetchManifest(ctx context.Context, ref string) (berth.Manif
 		r.layout.log.Warn("manifest cannot be served", "repository", r.name, "digest", desc.Digest, "err", err)
 		return berth.Manifest{}, fmt.Errorf("%w: %w", unknownManifest(r.name, ref), err)
 	}
+	r.layout.uses.note(r.name, desc.Digest)
 	return berth.Manifest{Descriptor: desc, Raw: raw}, nil
 }
 
 // readManifest reads a manifest's file and believes it only if it is what the descriptor says.
 func (l *Layout) readManifest(desc v1.Descriptor) ([]byte, error) {
-	info, err := l.dir.Root().Lstat(blobPath(desc.Digest))
+	f, err := l.openRegular(blobPath(desc.Digest), os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() > berth.MaxManifestSize || !info.Mode().IsRegular() {
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, berth.MaxManifestSize+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) > berth.MaxManifestSize {
 		return nil, fmt.Errorf("%s: its file cannot be a manifest", desc.Digest)
-	}
-	raw, err := l.dir.Root().ReadFile(blobPath(desc.Digest))
-	if err != nil {
-		return nil, err
 	}
 	if err := manifest.Verify(desc, raw); err != nil {
 		return nil, fmt.Errorf("its file is damaged: %d bytes, not what %s names", len(raw), desc.Digest)
@@ -90,16 +107,21 @@ func (r *repository) PushManifest(ctx context.Context, raw []byte, opts *berth.P
 	if err := p.parse(); err != nil {
 		return v1.Descriptor{}, fmt.Errorf("%s: %w", r.name, err)
 	}
-	if err := r.layout.db.View(p.check); err != nil {
+	defer r.layout.recent.hold(p.touched()...)()
+	if err := r.layout.throttle(ctx); err != nil {
+		return v1.Descriptor{}, err
+	}
+	if err := r.layout.db.View(p.checkAll); err != nil {
 		return v1.Descriptor{}, err
 	}
 	if err := p.store(); err != nil {
 		return v1.Descriptor{}, fmt.Errorf("store manifest %s: %w", p.desc.Digest, err)
 	}
-	if err := r.layout.writer.commit(ctx, change{check: p.check, write: p.write}); err != nil {
+	folder := r.layout.folderToFlush(p.desc.Digest)
+	if err := r.layout.writer.commit(ctx, change{check: p.check, write: p.write, folder: folder}); err != nil {
 		return v1.Descriptor{}, err
 	}
-	r.layout.projector.wake()
+	r.layout.publisher.wake()
 	return p.desc, nil
 }
 
@@ -134,24 +156,79 @@ func (p *push) parse() error {
 	return manifest.Verify(p.desc, p.raw)
 }
 
-// check says whether the manifest may enter the repository as it is now. It runs twice: once to
-// refuse early, once inside the transaction that decides.
+// touched is what the push says is there.
+func (p *push) touched() []digest.Digest {
+	return append(digestsOf(p.doc.Successors()), p.desc.Digest)
+}
+
+func digestsOf(all []v1.Descriptor) []digest.Digest {
+	var digests []digest.Digest
+	for _, desc := range all {
+		if !slices.Contains(digests, desc.Digest) {
+			digests = append(digests, desc.Digest)
+		}
+	}
+	return digests
+}
+
+// check says whether the manifest may enter the repository as it is now. It runs inside the
+// transaction that decides.
 func (p *push) check(tx *bolt.Tx) error {
 	for _, tag := range p.opts.Tags {
 		if err := checkTag(tx, p.repo.name, tag, p.opts); err != nil {
 			return err
 		}
 	}
+	return p.checkChildren(tx, func(child digest.Digest) error {
+		if isMember(tx, p.repo.name, child) {
+			return nil
+		}
+		return p.missing(child)
+	})
+}
+
+// checkAll runs before the manifest is stored, to refuse early, and looks at the files too: one that
+// was taken away behind the index's back is to be pushed again.
+func (p *push) checkAll(tx *bolt.Tx) error {
+	if err := p.check(tx); err != nil {
+		return err
+	}
+	return p.checkChildren(tx, func(child digest.Digest) error {
+		rec, err := fileRecord(tx, p.repo.name, child)
+		if err != nil {
+			return err
+		}
+		if err := p.repo.layout.look(child, rec); err != nil {
+			return fmt.Errorf("%w: %w", p.missing(child), err)
+		}
+		return nil
+	})
+}
+
+func (p *push) checkChildren(tx *bolt.Tx, check func(digest.Digest) error) error {
 	if p.opts.AllowMissing {
 		return nil
 	}
 	var errs []error
 	for _, child := range p.doc.Required() {
-		if !isMember(tx, p.repo.name, child.Digest) {
-			errs = append(errs, fmt.Errorf("%s@%s: %w", p.repo.name, child.Digest, berth.ErrManifestBlobUnknown))
-		}
+		errs = append(errs, check(child.Digest))
 	}
 	return errors.Join(errs...)
+}
+
+func (p *push) missing(child digest.Digest) error {
+	return fmt.Errorf("%s@%s: %w", p.repo.name, child, berth.ErrManifestBlobUnknown)
+}
+
+// fileRecord is what is known of a member's file, be it a blob or a manifest.
+func fileRecord(tx *bolt.Tx, repo string, d digest.Digest) (blobRecord, error) {
+	var manifest manifestRecord
+	if found, err := get(tx, bucketManifests, key(repo, string(d)), &manifest); err != nil || found {
+		return blobRecord{Size: manifest.Size}, err
+	}
+	var rec blobRecord
+	_, err := get(tx, bucketBlobs, key(string(d)), &rec)
+	return rec, err
 }
 
 // checkTag compares where a tag points with what the caller believes.
@@ -174,14 +251,23 @@ func checkTag(tx *bolt.Tx, repo, tag string, opts *berth.PushOptions) error {
 
 // store writes the manifest's file, unless it is there and good.
 func (p *push) store() error {
-	l := p.repo.layout
+	l, d := p.repo.layout, p.desc.Digest
 	if _, err := l.readManifest(p.desc); err == nil {
-		return nil
+		return l.adopt(d, p.desc.Size)
 	}
-	if err := l.dir.MkdirAll(v1.ImageBlobsDir+"/"+p.desc.Digest.Algorithm().String(), 0o755); err != nil {
+	name := ingestPath + "/" + durable.TempPrefix + rand.Text()
+	f, err := l.dir.Create(name, 0o644)
+	if err != nil {
 		return err
 	}
-	return l.dir.WriteFile(blobPath(p.desc.Digest), p.raw, 0o644)
+	defer f.Close()
+	if _, err = l.dir.Writer(f, name).Write(p.raw); err == nil {
+		err = l.place(f, name, d, p.desc.Size)
+	}
+	if err != nil {
+		l.dir.Root().Remove(name)
+	}
+	return err
 }
 
 func (p *push) write(tx *bolt.Tx, gen uint64) error {
@@ -189,7 +275,7 @@ func (p *push) write(tx *bolt.Tx, gen uint64) error {
 		return err
 	}
 	for _, tag := range p.opts.Tags {
-		if err := setTag(tx, p.repo.name, tag, tagRecord{gen, p.desc}); err != nil {
+		if err := setTag(tx, p.repo.name, tag, tagRecord{gen, p.desc, now()}); err != nil {
 			return err
 		}
 	}
@@ -198,21 +284,25 @@ func (p *push) write(tx *bolt.Tx, gen uint64) error {
 
 // enter makes a manifest a member of a repository, with all that leads to it and from it.
 func enter(tx *bolt.Tx, repo string, desc v1.Descriptor, doc *manifest.Document) error {
-	rec := manifestRecord{MediaType: desc.MediaType, Size: desc.Size}
+	d := string(desc.Digest)
+	rec := manifestRecord{MediaType: desc.MediaType, Size: desc.Size, Children: digestsOf(doc.Successors()), Idle: now()}
 	if doc.Subject != nil {
 		rec.Subject = doc.Subject.Digest
-		referrer := v1.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size,
-			ArtifactType: doc.ReferrerType(), Annotations: doc.Annotations}
-		if err := put(tx, bucketReferrers, key(repo, string(rec.Subject), string(desc.Digest)), referrer); err != nil {
+		referrer := rec.descriptor(desc.Digest)
+		referrer.ArtifactType, referrer.Annotations = doc.ReferrerType(), doc.Annotations
+		if err := put(tx, bucketReferrers, key(repo, string(rec.Subject), d), referrer); err != nil {
 			return err
 		}
 	}
 	for _, child := range doc.Manifests {
-		if err := mark(tx, bucketParents, key(repo, string(child.Digest), string(desc.Digest))); err != nil {
+		if err := mark(tx, bucketManifests, key(repo, string(child.Digest), byIndex, d)); err != nil {
 			return err
 		}
 	}
-	return put(tx, bucketManifests, key(repo, string(desc.Digest)), rec)
+	if err := remove(tx, bucketGone, key(repo, d)); err != nil {
+		return err
+	}
+	return put(tx, bucketManifests, key(repo, d), rec)
 }
 
 func (r *repository) DeleteManifest(ctx context.Context, d digest.Digest) error {
@@ -220,7 +310,7 @@ func (r *repository) DeleteManifest(ctx context.Context, d digest.Digest) error 
 		return err
 	}
 	var rec manifestRecord
-	defer r.layout.projector.wake()
+	defer r.layout.publisher.wake()
 	return r.layout.writer.commit(ctx, change{
 		check: func(tx *bolt.Tx) error {
 			found, err := get(tx, bucketManifests, key(r.name, string(d)), &rec)
@@ -230,43 +320,38 @@ func (r *repository) DeleteManifest(ctx context.Context, d digest.Digest) error 
 			return err
 		},
 		write: func(tx *bolt.Tx, gen uint64) error {
-			return r.leave(tx, v1.Descriptor{MediaType: rec.MediaType, Digest: d, Size: rec.Size}, rec.Subject, gen)
+			return leave(tx, r.name, d, &rec, gen)
 		},
 	})
 }
 
 // leave undoes enter, and removes the tags that point at the manifest.
-func (r *repository) leave(tx *bolt.Tx, desc v1.Descriptor, subject digest.Digest, gen uint64) error {
-	d := string(desc.Digest)
-	var tags []string // gathered first: a bucket must not change under its cursor
+func leave(tx *bolt.Tx, repo string, d digest.Digest, rec *manifestRecord, gen uint64) error {
 	var errs []error
-	scan(tx, span{bucket: bucketTagged, prefix: prefix(r.name, d)}, math.MaxInt, func(k, _ []byte) error {
+	for _, tag := range tagsOf(tx, repo, d) {
+		errs = append(errs, removeTag(tx, repo, tag, gen))
+	}
+	for _, child := range rec.Children {
+		k := key(repo, string(child), byIndex, string(d))
+		if has(tx, bucketManifests, k) {
+			errs = append(errs, remove(tx, bucketManifests, k), rest(tx, repo, string(child)))
+		}
+	}
+	if rec.Subject != "" {
+		errs = append(errs, remove(tx, bucketReferrers, key(repo, string(rec.Subject), string(d))))
+	}
+	errs = append(errs, remove(tx, bucketUsed, key(repo, string(d))), remember(tx, repo, string(d), gen))
+	return errors.Join(append(errs, remove(tx, bucketManifests, key(repo, string(d))))...)
+}
+
+// tagsOf returns the tags that point at a manifest.
+func tagsOf(tx *bolt.Tx, repo string, d digest.Digest) (tags []string) {
+	all := span{bucket: bucketManifests, prefix: prefix(repo, string(d), byTag)}
+	scan(tx, all, math.MaxInt, func(k, _ []byte) error {
 		tags = append(tags, lastPart(k))
 		return nil
 	})
-	for _, tag := range tags {
-		errs = append(errs, removeTag(tx, r.name, tag, gen))
-	}
-	for _, child := range r.layout.childrenOf(desc) {
-		errs = append(errs, remove(tx, bucketParents, key(r.name, string(child.Digest), d)))
-	}
-	if subject != "" {
-		errs = append(errs, remove(tx, bucketReferrers, key(r.name, string(subject), d)))
-	}
-	return errors.Join(append(errs, remove(tx, bucketManifests, key(r.name, d)))...)
-}
-
-// childrenOf returns the manifests that an index lists, or none where its file is damaged or gone.
-func (l *Layout) childrenOf(desc v1.Descriptor) []v1.Descriptor {
-	raw, err := l.readManifest(desc)
-	if err != nil {
-		return nil
-	}
-	doc, err := manifest.Parse(desc.MediaType, raw)
-	if err != nil {
-		return nil
-	}
-	return doc.Manifests
+	return tags
 }
 
 func (r *repository) Untag(ctx context.Context, tag string, opts *berth.UntagOptions) error {
@@ -276,7 +361,7 @@ func (r *repository) Untag(ctx context.Context, tag string, opts *berth.UntagOpt
 	if opts == nil {
 		opts = &berth.UntagOptions{}
 	}
-	defer r.layout.projector.wake()
+	defer r.layout.publisher.wake()
 	return r.layout.writer.commit(ctx, change{
 		check: func(tx *bolt.Tx) error {
 			if !has(tx, bucketTags, key(r.name, tag)) {

@@ -1,6 +1,7 @@
 package ocilayout
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -8,7 +9,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
 
@@ -19,88 +19,58 @@ import (
 // maxDepth bounds how deep indexes may be nested in what is taken over.
 const maxDepth = 1000
 
-// mergeOutside takes in what another program wrote to index.json. The file names the generation
-// that it was based on, and every tag knows when it last moved: a tag that moved here since keeps
-// its place, any other follows the file. A file that does not name a generation was based on the last
-// projection, as far as can be known, and removes nothing.
+// mergeBatch is how many entries of an index.json are merged in one transaction.
+const mergeBatch = 512
+
+// merge takes in an index.json that another program wrote. The file names the generation that it was
+// based on, and every tag knows when it last moved: a tag that moved here since keeps its place, any
+// other follows the file. A file that does not name a generation was based on the last projection, as
+// far as can be known, and removes nothing.
 // What is listed but cannot be understood stays listed as it is.
-func (p *projector) mergeOutside(ctx context.Context) error {
-	file, sum, err := p.readIndexFile(ctx)
-	if err != nil {
-		return p.setAside(err)
-	}
-	if file == nil {
-		return nil
-	}
-	fresh, err := p.isFresh()
+func (p *publisher) merge(ctx context.Context, name string, file *indexFile, base uint64, fresh bool) error {
+	now, err := p.generation()
 	if err != nil {
 		return err
 	}
-	if fresh || !file.untouched() {
-		if err := p.merge(ctx, file, fresh); err != nil {
-			return fmt.Errorf("merge %s: %w", p.layout.path(v1.ImageIndexFile), err)
-		}
+	// A fresh index goes on counting where the lost one ended.
+	m := &merger{layout: p.layout, ctx: ctx, gen: max(now, file.Generation) + 1, base: base, named: map[string]bool{}}
+	m.removes = p.exact
+	if file.Generation > 0 && !fresh {
+		m.base, m.removes = file.Generation, true
 	}
-	p.seen = sum
-	return nil
-}
-
-// isFresh reports whether the index has never been written to: then index.json is all there is.
-func (p *projector) isFresh() (fresh bool, err error) {
-	err = p.layout.db.View(func(tx *bolt.Tx) error {
-		fresh = generation(tx) == 0
-		return nil
-	})
-	return fresh, err
-}
-
-// setAside keeps a copy of an index.json that does not parse, so that the index can replace it. An
-// index that knows nothing cannot.
-func (p *projector) setAside(broken error) error {
-	fresh, err := p.isFresh()
-	if err != nil || fresh || !errors.Is(broken, berth.ErrLayoutInvalid) {
-		return broken
-	}
-	data, err := p.layout.dir.Root().ReadFile(v1.ImageIndexFile)
+	again, err := p.layout.readIndexFile(name, m.take)
 	if err != nil {
 		return err
 	}
-	const aside = ".berth/index.json.damaged"
-	p.layout.log.Warn("index.json was damaged and is made anew", "err", broken, "copy", p.layout.path(aside))
-	return p.layout.dir.WriteFile(aside, data, 0o644)
+	if again.Checksum != file.Checksum {
+		return errors.New("it was written to while it was read")
+	}
+	return m.finish()
 }
 
-func (p *projector) merge(ctx context.Context, file *indexFile, fresh bool) error {
-	var entries []json.RawMessage
-	if len(file.Manifests) > 0 {
-		if err := json.Unmarshal(file.Manifests, &entries); err != nil {
-			return fmt.Errorf("%w: its manifests are no list", berth.ErrLayoutInvalid)
-		}
-	}
-	m := &merger{layout: p.layout, base: p.base, named: map[string]bool{}}
-	if g := file.generation(); g > 0 && !fresh {
-		m.base, m.removes = g, true
-	}
-	for _, raw := range entries {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		m.take(raw)
-	}
-	return p.layout.writer.commit(ctx, change{write: func(tx *bolt.Tx, gen uint64) error {
-		gen = max(gen, file.generation()+1) // a fresh index goes on counting where the lost one ended
-		return errors.Join(m.write(tx, gen), setGeneration(tx, gen))
-	}})
-}
-
-// merger gathers what an index.json says, and then writes the differences in one transaction.
+// merger brings the differences between an index.json and the index into the index.
 type merger struct {
 	layout  *Layout
+	ctx     context.Context // of the one call that it is for
+	gen     uint64
 	base    uint64 // generation that the edit was based on
 	removes bool   // the file says so itself: what it does not list was taken out
 	images  []*outside
 	foreign []json.RawMessage
-	named   map[string]bool // keys of all tags that the file lists
+	named   map[string]bool // keys of all that the file lists
+}
+
+// finish merges the last entries, and what can only be known at the end.
+func (m *merger) finish() error {
+	return m.layout.writer.commitAlways(m.ctx, change{write: func(tx *bolt.Tx, _ uint64) error {
+		if err := m.writeImages(tx); err != nil {
+			return err
+		}
+		if err := m.removeUnlisted(tx); err != nil {
+			return err
+		}
+		return errors.Join(m.writeForeign(tx), setGeneration(tx, max(m.gen, generation(tx))))
+	}})
 }
 
 // outside is one entry of index.json that we understand, with all that is below it.
@@ -108,6 +78,15 @@ type outside struct {
 	repo, tag string
 	desc      v1.Descriptor
 	nodes     []node
+	known     bool // the index says the same already
+}
+
+// key is that of the tag, or of the manifest where there is none.
+func (o *outside) key() []byte {
+	if o.tag == "" {
+		return key(o.repo, string(o.desc.Digest))
+	}
+	return key(o.repo, o.tag)
 }
 
 // node is a manifest below an entry, and the blobs that it names.
@@ -117,18 +96,28 @@ type node struct {
 	blobs []v1.Descriptor
 }
 
-func (m *merger) take(raw json.RawMessage) {
+func (m *merger) take(raw json.RawMessage) error {
+	if err := m.ctx.Err(); err != nil {
+		return err
+	}
 	entry, err := m.understand(raw)
 	if err != nil {
 		m.layout.log.Info("index.json entry left as it is", "err", err)
-		m.foreign = append(m.foreign, raw)
+		m.foreign = append(m.foreign, bytes.Clone(raw))
 		m.named[string(tagKeyOf(raw))] = true
-		return
+		return nil
 	}
-	if entry.tag != "" {
-		m.named[string(key(entry.repo, entry.tag))] = true
+	m.named[string(entry.key())] = true
+	if entry.known {
+		return nil
 	}
 	m.images = append(m.images, entry)
+	if len(m.images) < mergeBatch {
+		return nil
+	}
+	return m.layout.writer.commitAlways(m.ctx, change{hidden: true, write: func(tx *bolt.Tx, _ uint64) error {
+		return m.writeImages(tx)
+	}})
 }
 
 // tagKeyOf returns the key of the tag that an entry's name stands for, or nil.
@@ -164,10 +153,28 @@ func (m *merger) understand(raw json.RawMessage) (*outside, error) {
 		entry.repo = repo
 	}
 	entry.desc.Annotations = othersAnnotations(desc.Annotations)
-	if m.layout.holds(entry.repo, desc.Digest) {
-		return entry, nil
+	held, err := m.compare(entry)
+	if err != nil || held {
+		return entry, err
 	}
 	return entry, m.layout.walk(desc, 0, func(n node) { entry.nodes = append(entry.nodes, n) })
+}
+
+// compare reports whether the entry's manifest is a member of its repository already, and notes in
+// the entry whether the index says all of it.
+func (m *merger) compare(entry *outside) (held bool, err error) {
+	err = m.layout.db.View(func(tx *bolt.Tx) error {
+		held = has(tx, bucketManifests, key(entry.repo, string(entry.desc.Digest)))
+		entry.known = held
+		if entry.tag == "" {
+			return nil
+		}
+		var rec tagRecord
+		_, err := get(tx, bucketTags, entry.key(), &rec)
+		entry.known = held && rec.Descriptor.Digest == entry.desc.Digest
+		return err
+	})
+	return held, err
 }
 
 // othersAnnotations leaves out those that berth writes itself.
@@ -179,15 +186,6 @@ func othersAnnotations(all map[string]string) map[string]string {
 		}
 	}
 	return others
-}
-
-// holds reports whether a manifest is a member of a repository already.
-func (l *Layout) holds(repo string, d digest.Digest) (held bool) {
-	l.db.View(func(tx *bolt.Tx) error {
-		held = has(tx, bucketManifests, key(repo, string(d)))
-		return nil
-	})
-	return held
 }
 
 // walk visits a manifest and all manifests below it, children first. Children that are not there
@@ -217,55 +215,55 @@ func (l *Layout) walk(desc v1.Descriptor, depth int, visit func(node)) error {
 	return nil
 }
 
-func (m *merger) write(tx *bolt.Tx, gen uint64) error {
+// writeImages writes the entries that are gathered, and forgets them.
+func (m *merger) writeImages(tx *bolt.Tx) error {
 	for _, entry := range m.images {
-		if err := m.writeEntry(tx, entry, gen); err != nil {
+		if err := m.writeEntry(tx, entry); err != nil {
 			return err
 		}
 	}
-	if err := m.removeUnlisted(tx, gen); err != nil {
-		return err
-	}
-	return m.writeForeign(tx)
+	m.images = m.images[:0]
+	return nil
 }
 
-func (m *merger) writeEntry(tx *bolt.Tx, entry *outside, gen uint64) error {
+func (m *merger) writeEntry(tx *bolt.Tx, entry *outside) error {
+	follow, err := m.follows(tx, entry)
+	if err != nil || !follow {
+		return err
+	}
 	if entry.tag != "" {
-		follow, err := m.follows(tx, entry)
-		if err != nil || !follow {
-			return err
-		}
-		if err := setTag(tx, entry.repo, entry.tag, tagRecord{gen, entry.desc}); err != nil {
+		if err := setTag(tx, entry.repo, entry.tag, tagRecord{m.gen, entry.desc, now()}); err != nil {
 			return err
 		}
 	}
 	for _, n := range entry.nodes {
-		if err := enterOutside(tx, entry.repo, n); err != nil {
+		if err := m.layout.enterOutside(tx, entry.repo, n); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// follows decides for one tag whether the file's word counts.
+// follows decides for one entry whether the file's word counts.
 func (m *merger) follows(tx *bolt.Tx, entry *outside) (bool, error) {
-	k := key(entry.repo, entry.tag)
-	var now tagRecord
-	found, err := get(tx, bucketTags, k, &now)
-	if err != nil || found {
-		return err == nil && now.Generation <= m.base && now.Descriptor.Digest != entry.desc.Digest, err
+	if entry.tag != "" {
+		var now tagRecord
+		found, err := get(tx, bucketTags, entry.key(), &now)
+		if err != nil || found {
+			return now.Generation <= m.base && now.Descriptor.Digest != entry.desc.Digest, err
+		}
 	}
-	var gone uint64
-	if _, err := get(tx, bucketGone, k, &gone); err != nil {
-		return false, err
-	}
-	return gone <= m.base, nil
+	var gone goneRecord
+	_, err := get(tx, bucketGone, entry.key(), &gone)
+	return gone.Generation <= m.base, err
 }
 
 // enterOutside makes a manifest and its blobs members of a repository. The blobs are not believed
-// before they are hashed.
-func enterOutside(tx *bolt.Tx, repo string, n node) error {
+// before they are hashed, and whoever wrote the files may not have flushed them.
+func (l *Layout) enterOutside(tx *bolt.Tx, repo string, n node) error {
+	l.unflushed.add(blobPath(n.desc.Digest), n.desc.Size)
 	for _, blob := range n.blobs {
+		l.unflushed.add(blobPath(blob.Digest), blob.Size)
 		if !has(tx, bucketBlobs, key(string(blob.Digest))) {
 			rec := blobRecord{Size: blob.Size, Unverified: true}
 			if err := put(tx, bucketBlobs, key(string(blob.Digest)), rec); err != nil {
@@ -279,24 +277,28 @@ func enterOutside(tx *bolt.Tx, repo string, n node) error {
 	return enter(tx, repo, n.desc, n.doc)
 }
 
-// removeUnlisted ends the tags that the other program had before it, and left out.
-func (m *merger) removeUnlisted(tx *bolt.Tx, gen uint64) error {
+// removeUnlisted ends the tags that the other program had before it, and left out. A manifest that
+// had no tag stays: one that the other program has tagged is listed under that name alone.
+func (m *merger) removeUnlisted(tx *bolt.Tx) error {
 	if !m.removes {
 		return nil
 	}
 	var unlisted [][]byte
 	err := tx.Bucket(bucketTags).ForEach(func(k, v []byte) error {
+		if m.named[string(k)] {
+			return nil
+		}
 		var rec tagRecord
 		if err := json.Unmarshal(v, &rec); err != nil {
 			return err
 		}
-		if rec.Generation <= m.base && !m.named[string(k)] {
-			unlisted = append(unlisted, append([]byte(nil), k...))
+		if rec.Generation <= m.base {
+			unlisted = append(unlisted, bytes.Clone(k))
 		}
 		return nil
 	})
 	for _, k := range unlisted {
-		err = errors.Join(err, removeTag(tx, firstPart(k), lastPart(k), gen))
+		err = errors.Join(err, removeTag(tx, firstPart(k), lastPart(k), m.gen))
 	}
 	return err
 }
@@ -316,14 +318,4 @@ func (m *merger) writeForeign(tx *bolt.Tx) error {
 		}
 	}
 	return nil
-}
-
-// unnamed is the index.json entry of a manifest that has no tag.
-func unnamed(k []byte, rec manifestRecord) v1.Descriptor {
-	return v1.Descriptor{
-		MediaType:   rec.MediaType,
-		Digest:      digest.Digest(lastPart(k)),
-		Size:        rec.Size,
-		Annotations: map[string]string{annotationRepository: firstPart(k)},
-	}
 }

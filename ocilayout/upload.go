@@ -27,11 +27,19 @@ import (
 const (
 	// abandonedAfter is how long an upload may rest before its bytes are thrown away.
 	abandonedAfter = 24 * time.Hour
+	// sweepEvery is how often abandoned uploads are looked for.
+	sweepEvery = time.Hour
 	// maxRestingHashes bounds the hash states that are kept for uploads between two requests; an
 	// upload whose state was dropped is hashed once more from its file.
 	maxRestingHashes = 1024
 	// copyBuffer is the step in which a body is read, hashed and written.
 	copyBuffer = 256 << 10
+	// smallUpload is up to how many bytes are kept in memory until the upload is committed or left:
+	// most blobs are small, and then cost one file and no more.
+	smallUpload = 64 << 10
+	// writeAhead is how many bytes of a large upload are handed to the disk at once, so that a flush
+	// at the end finds little to do.
+	writeAhead = 8 << 20
 	// uploadPatience is how long a request waits for another that has the upload.
 	uploadPatience = 10 * time.Second
 )
@@ -44,6 +52,8 @@ var uploadID = regexp.MustCompile(`^(sha256|sha384|sha512)-[a-z2-7]{26}$`)
 // one: its name tells repository and algorithm, its length the offset.
 type uploadTable struct {
 	mu sync.Mutex // guards the fields below, and the users of every state
+	// swept is when abandoned files were last looked for.
+	swept time.Time
 	// live maps an upload's path to its state.
 	live map[string]*uploadState
 }
@@ -102,14 +112,18 @@ func (t *uploadTable) release(path string, state *uploadState) {
 	<-state.held
 }
 
-// upload is a file in ingest/ that one caller is appending to.
+// upload is a file in ingest/ that one caller is appending to. As long as all of it is in memory
+// there is no file.
 type upload struct {
-	repo  *repository
-	id    string
-	path  string
-	file  *os.File
-	state *uploadState
-	over  bool
+	repo   *repository
+	id     string
+	path   string
+	small  []byte   // what has arrived, while there is no file
+	file   *os.File // nil: all is in small
+	ahead  int64    // up to here the disk was told to write
+	state  *uploadState
+	writer io.Writer
+	over   bool
 }
 
 func (r *repository) NewUpload(ctx context.Context, opts *berth.UploadOptions) (berth.Upload, error) {
@@ -132,43 +146,52 @@ func (r *repository) NewUpload(ctx context.Context, opts *berth.UploadOptions) (
 	if !algorithm.Available() {
 		return nil, fmt.Errorf("%w: algorithm %.20q is not available here", berth.ErrDigestInvalid, algorithm)
 	}
-	return r.openUpload(ctx, newUploadID(algorithm), os.O_CREATE|os.O_EXCL)
+	if err := r.layout.throttle(ctx); err != nil {
+		return nil, err
+	}
+	return r.beginUpload(ctx, newUploadID(algorithm), algorithm)
 }
 
 func newUploadID(algorithm digest.Algorithm) string {
 	return algorithm.String() + "-" + strings.ToLower(rand.Text())
 }
 
-func (r *repository) ResumeUpload(ctx context.Context, id string) (berth.Upload, error) {
-	if !uploadID.MatchString(id) {
-		return nil, r.unknownUpload(id)
-	}
-	up, err := r.openUpload(ctx, id, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, r.unknownUpload(id)
-	}
-	return up, err
-}
-
-func (r *repository) unknownUpload(id string) error {
-	return fmt.Errorf("%s: %w: %.60q", r.name, berth.ErrUploadUnknown, id)
-}
-
-func (r *repository) openUpload(ctx context.Context, id string, flag int) (berth.Upload, error) {
+// beginUpload needs no file yet.
+func (r *repository) beginUpload(ctx context.Context, id string, algorithm digest.Algorithm) (berth.Upload, error) {
 	up := &upload{repo: r, id: id, path: r.uploadPath(id)}
 	var err error
 	if up.state, err = r.layout.uploads.take(ctx, up.path); err != nil {
 		return nil, fmt.Errorf("upload %s: %w", id, err)
 	}
-	up.file, err = r.layout.dir.Root().OpenFile(up.path, flag|os.O_RDWR, 0o644)
+	up.state.hash = algorithm.Hash()
+	return up, nil
+}
+
+func (r *repository) ResumeUpload(ctx context.Context, id string) (berth.Upload, error) {
+	if !uploadID.MatchString(id) {
+		return nil, r.unknownUpload(id)
+	}
+	up := &upload{repo: r, id: id, path: r.uploadPath(id)}
+	var err error
+	if up.state, err = r.layout.uploads.take(ctx, up.path); err != nil {
+		return nil, fmt.Errorf("upload %s: %w", id, err)
+	}
+	up.file, err = r.layout.openRegular(up.path, os.O_RDWR)
 	if err == nil {
 		err = up.restore()
 	}
-	if err != nil {
-		up.forget()
-		return nil, err
+	if err == nil {
+		return up, nil
 	}
-	return up, nil
+	up.forget()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, r.unknownUpload(id)
+	}
+	return nil, err
+}
+
+func (r *repository) unknownUpload(id string) error {
+	return fmt.Errorf("%s: %w: %.60q", r.name, berth.ErrUploadUnknown, id)
 }
 
 // uploadPath puts the repository into the file's name, so that an upload is found only in the
@@ -180,19 +203,24 @@ func (r *repository) uploadPath(id string) string {
 
 // restore makes sure that the hash has seen what the file holds.
 func (u *upload) restore() error {
-	if u.state.hash != nil {
-		return nil
+	if u.state.hash == nil {
+		algorithm, _, _ := strings.Cut(u.id, "-")
+		return u.rehash(digest.Algorithm(algorithm))
 	}
-	algorithm, _, _ := strings.Cut(u.id, "-")
-	return u.rehash(digest.Algorithm(algorithm))
+	_, err := u.file.Seek(u.state.size, io.SeekStart)
+	return err
 }
 
-// rehash computes the hash state from the file.
+// rehash computes the hash state from what has arrived.
 func (u *upload) rehash(algorithm digest.Algorithm) error {
+	u.state.hash = algorithm.Hash()
+	if u.file == nil {
+		u.state.hash.Write(u.small)
+		return nil
+	}
 	if _, err := u.file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	u.state.hash = algorithm.Hash()
 	size, err := io.Copy(u.state.hash, u.file)
 	u.state.size = size
 	return err
@@ -203,14 +231,57 @@ func (u *upload) ID() string { return u.id }
 func (u *upload) Size() int64 { return u.state.size }
 
 // Write appends p. Where it fails half-way, what was taken is what Size says.
-func (u *upload) Write(p []byte) (int, error) {
-	n, err := u.file.WriteAt(p, u.state.size)
+func (u *upload) Write(p []byte) (n int, err error) {
+	if u.file == nil && len(u.small)+len(p) <= smallUpload {
+		u.small = append(u.small, p...)
+		n = len(p)
+	} else {
+		n, err = u.writeFile(p)
+	}
 	u.state.hash.Write(p[:n])
 	u.state.size += int64(n)
 	if err != nil {
 		return n, fmt.Errorf("upload %s: %w", u.id, err)
 	}
 	return n, nil
+}
+
+func (u *upload) writeFile(p []byte) (int, error) {
+	if err := u.createFile(); err != nil {
+		return 0, err
+	}
+	n, err := u.writer.Write(p)
+	if err != nil {
+		// The file's offset is where the bytes that were taken end, whatever the system did.
+		u.file.Truncate(u.state.size + int64(n))
+		u.file.Seek(u.state.size+int64(n), io.SeekStart)
+	}
+	if reached := u.state.size + int64(n); reached-u.ahead >= writeAhead {
+		durable.StartSync(u.file, u.ahead, reached-u.ahead)
+		u.ahead = reached
+	}
+	return n, err
+}
+
+// createFile puts what is in memory into a file, if it is not in one.
+func (u *upload) createFile() (err error) {
+	dir := u.repo.layout.dir
+	if u.file == nil {
+		if u.file, err = dir.Create(u.path, 0o644); err != nil {
+			return err
+		}
+		if _, err := dir.Writer(u.file, u.path).Write(u.small); err != nil {
+			u.file.Close()
+			dir.Root().Remove(u.path)
+			u.file = nil
+			return err
+		}
+		u.small = nil
+	}
+	if u.writer == nil {
+		u.writer = dir.Writer(u.file, u.path)
+	}
+	return nil
 }
 
 // ReadFrom appends all of r in large steps.
@@ -227,15 +298,20 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) (v1.Descriptor, er
 		u.drop()
 		return v1.Descriptor{}, err
 	}
+	defer u.repo.layout.recent.hold(d)()
 	if err := u.place(d); err != nil {
 		u.drop()
 		return v1.Descriptor{}, fmt.Errorf("store blob %s: %w", d, err)
 	}
 	size := u.state.size
 	u.forget()
-	err := u.repo.layout.writer.commit(ctx, change{write: func(tx *bolt.Tx, _ uint64) error {
-		return errors.Join(put(tx, bucketBlobs, key(string(d)), blobRecord{Size: size}), addMember(tx, u.repo.name, d))
-	}})
+	err := u.repo.layout.writer.commit(ctx, change{
+		hidden: true,
+		folder: u.repo.layout.folderToFlush(d),
+		write: func(tx *bolt.Tx, _ uint64) error {
+			return errors.Join(put(tx, bucketBlobs, key(string(d)), blobRecord{Size: size}), addMember(tx, u.repo.name, d))
+		},
+	})
 	return v1.Descriptor{MediaType: octetStream, Digest: d, Size: size}, err
 }
 
@@ -256,25 +332,25 @@ func (u *upload) matches(d digest.Digest) error {
 	return nil
 }
 
-// place flushes the bytes and gives them their name. A file that has the name already is replaced:
-// it holds the same bytes, unless it was damaged, and then this mends it.
+// place gives the bytes their name.
 func (u *upload) place(d digest.Digest) error {
-	dir := u.repo.layout.dir
-	if err := dir.SyncFile(u.file, u.path); err != nil {
+	if err := u.createFile(); err != nil {
 		return err
 	}
-	if err := dir.MkdirAll(v1.ImageBlobsDir+"/"+d.Algorithm().String(), 0o755); err != nil {
-		return err
-	}
-	return dir.Rename(u.path, blobPath(d))
+	return u.repo.layout.place(u.file, u.path, d, u.state.size)
 }
 
 func (u *upload) Close() error {
 	if u.over {
 		return nil
 	}
+	err := u.createFile()
+	if err != nil {
+		u.drop()
+		return err
+	}
 	u.over = true
-	err := u.file.Close()
+	err = u.file.Close()
 	u.repo.layout.uploads.release(u.path, u.state)
 	return err
 }
@@ -289,8 +365,10 @@ func (u *upload) Cancel(context.Context) error {
 // drop ends the upload: its file, and its state. The file goes first, so that who waits for the
 // upload finds it gone; and it is closed before, because not every system removes an open file.
 func (u *upload) drop() {
-	u.file.Close()
-	u.repo.layout.dir.Root().Remove(u.path)
+	if u.file != nil {
+		u.file.Close()
+		u.repo.layout.dir.Root().Remove(u.path)
+	}
 	u.forget()
 }
 
@@ -304,24 +382,40 @@ func (u *upload) forget() {
 	u.repo.layout.uploads.release(u.path, u.state)
 }
 
-// sweepIngest throws away what nobody will come back for.
-func (l *Layout) sweepIngest() error {
-	dir, err := l.dir.Root().Open(ingestPath)
-	if err != nil {
-		return err
+// inUse reports whether somebody has the upload of that path, or waits for it.
+func (t *uploadTable) inUse(path string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	state := t.live[path]
+	return state != nil && state.users > 0
+}
+
+// sweepDue reports whether it is time to look for abandoned uploads again.
+func (l *Layout) sweepDue() bool {
+	l.uploads.mu.Lock()
+	defer l.uploads.mu.Unlock()
+	due := time.Since(l.uploads.swept) > sweepEvery
+	if due {
+		l.uploads.swept = time.Now()
 	}
-	defer dir.Close()
-	entries, err := dir.ReadDir(-1)
+	return due
+}
+
+// sweepIngest throws away what nobody will come back for. At the start that is also every file that
+// only a running process finishes.
+func (l *Layout) sweepIngest(starting bool) error {
+	entries, err := fs.ReadDir(l.dir.Root().FS(), ingestPath)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
+		name := ingestPath + "/" + e.Name()
 		info, err := e.Info()
-		if err != nil || (!strings.HasPrefix(e.Name(), durable.TempPrefix) && time.Since(info.ModTime()) < abandonedAfter) {
-			continue
+		left := err == nil && time.Since(info.ModTime()) > abandonedAfter && !l.uploads.inUse(name)
+		if left || starting && strings.HasPrefix(e.Name(), durable.TempPrefix) {
+			l.log.Info("abandoned upload removed", "file", e.Name())
+			l.dir.Root().Remove(name)
 		}
-		l.log.Info("abandoned upload removed", "file", e.Name(), "bytes", info.Size())
-		l.dir.Root().Remove(ingestPath + "/" + e.Name())
 	}
 	return nil
 }

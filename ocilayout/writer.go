@@ -3,13 +3,20 @@ package ocilayout
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/berthoci/berth/internal/durable"
 )
 
 // maxGroup bounds what one transaction takes together.
 const maxGroup = 256
+
+// opCommit is the step of a transaction, as a test's fault is told it.
+const opCommit durable.Op = "commit"
 
 var errClosed = errors.New("layout is closed")
 
@@ -19,12 +26,17 @@ type change struct {
 	check func(*bolt.Tx) error
 	// write makes it. gen is the generation that it belongs to.
 	write func(tx *bolt.Tx, gen uint64) error
+	// hidden: index.json does not show it, so there is no new generation.
+	hidden bool
+	// folder is a directory whose names must be on disk before the change is. May be empty.
+	folder string
 }
 
 // writer is the one goroutine that writes to the index. It commits what is waiting together, so
 // that callers that wait for the disk wait for it once.
 type writer struct {
-	db      *bolt.DB
+	layout  *Layout
+	gate    *semaphore.Weighted // held by each commit, and wholly by who wants none
 	jobs    chan *job
 	stop    chan struct{}
 	stopped chan struct{}
@@ -33,25 +45,59 @@ type writer struct {
 
 type job struct {
 	change
-	done chan error
+	result error
+	done   chan struct{}
 }
 
-func newWriter(db *bolt.DB) *writer {
-	w := &writer{db: db, jobs: make(chan *job), stop: make(chan struct{}), stopped: make(chan struct{})}
+func newWriter(l *Layout) *writer {
+	w := &writer{layout: l, gate: semaphore.NewWeighted(math.MaxInt64), jobs: make(chan *job, maxGroup),
+		stop: make(chan struct{}), stopped: make(chan struct{})}
 	go w.run()
 	return w
 }
 
-// commit makes a change durable. It is all or nothing, and applied once: a context that ends while
-// the change waits for its turn withdraws it, later it does not.
+// commit makes a change, and makes it as durable as the layout's answers are. It is all or nothing,
+// and applied once: a context that ends while the change waits for its turn withdraws it, later it
+// does not.
 func (w *writer) commit(ctx context.Context, c change) error {
-	j := &job{change: c, done: make(chan error, 1)}
+	if err := w.gate.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer w.gate.Release(1)
+	return w.commitAlways(ctx, c)
+}
+
+// hold waits until no commit is under way and keeps all but commitAlways waiting until release is
+// called.
+func (w *writer) hold(ctx context.Context) (release func(), err error) {
+	if err := w.gate.Acquire(ctx, math.MaxInt64); err != nil {
+		return nil, err
+	}
+	return sync.OnceFunc(func() { w.gate.Release(math.MaxInt64) }), nil
+}
+
+// commitAlways is commit for who holds the writer.
+func (w *writer) commitAlways(ctx context.Context, c change) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	j := &job{change: c, done: make(chan struct{})}
 	select {
 	case w.jobs <- j:
-		return <-j.done
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-w.stop:
+		return errClosed
+	}
+	select {
+	case <-j.done:
+		return j.result
+	case <-w.stopped:
+	}
+	select {
+	case <-j.done:
+		return j.result
+	default:
 		return errClosed
 	}
 }
@@ -89,30 +135,61 @@ func (w *writer) gather(first *job) []*job {
 // commitGroup applies what passes its check. A failing check fails its own job; a failing write
 // means that the index cannot be written, and fails all.
 func (w *writer) commitGroup(group []*job) {
-	results := make([]error, len(group))
-	err := w.db.Update(func(tx *bolt.Tx) error {
-		gen := generation(tx) + 1
-		for i, j := range group {
-			if results[i] = runCheck(j.check, tx); results[i] != nil {
-				continue
-			}
-			if err := j.write(tx, gen); err != nil {
-				return err
-			}
+	err := w.prepare(group)
+	if err == nil {
+		err = w.layout.dir.Step(opCommit, indexPath, func() error {
+			return w.layout.db.Update(func(tx *bolt.Tx) error { return apply(tx, group) })
+		})
+	}
+	for _, j := range group {
+		if j.result == nil {
+			j.result = err
 		}
-		return setGeneration(tx, max(gen, generation(tx)))
-	})
-	for i, j := range group {
-		if results[i] == nil {
-			results[i] = err
-		}
-		j.done <- results[i]
+		close(j.done)
 	}
 }
 
-func runCheck(check func(*bolt.Tx) error, tx *bolt.Tx) error {
-	if check == nil {
+// prepare puts on disk what must be there before the changes are.
+func (w *writer) prepare(group []*job) error {
+	if err := w.layout.epoch.begin(); err != nil {
+		return err
+	}
+	// What was stored just before the layout was raised to power mode did not wait for the disk yet.
+	if w.layout.mode() == Power && !w.layout.unflushed.empty() {
+		if err := w.layout.flushBlobs(); err != nil {
+			return err
+		}
+	}
+	flushed := map[string]error{}
+	for _, j := range group {
+		if j.folder == "" {
+			continue
+		}
+		if _, done := flushed[j.folder]; !done {
+			flushed[j.folder] = w.layout.dir.SyncDir(j.folder)
+		}
+		j.result = flushed[j.folder]
+	}
+	return nil
+}
+
+func apply(tx *bolt.Tx, group []*job) error {
+	gen := generation(tx) + 1
+	shown := false
+	for _, j := range group {
+		if j.result == nil && j.check != nil {
+			j.result = j.check(tx)
+		}
+		if j.result != nil {
+			continue
+		}
+		if err := j.write(tx, gen); err != nil {
+			return err
+		}
+		shown = shown || !j.hidden
+	}
+	if !shown {
 		return nil
 	}
-	return check(tx)
+	return setGeneration(tx, max(gen, generation(tx)))
 }

@@ -1,0 +1,173 @@
+package ocilayout
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/berthoci/berth/internal/control"
+)
+
+// heldPath is where blobs have a second name while a directory is checked out.
+const heldPath = control.Dir + "/held"
+
+// Checkout implements [berth.Checkouter]. A program that removes what index.json does not lead to,
+// as a garbage collector does, removes no blob of an image whose manifest is still to be pushed: those
+// have a second name meanwhile.
+//
+// Pushes and deletes wait until done is called, which must be; reading goes on. What the program took
+// out of index.json leaves the layout, and so does what it deleted.
+func (l *Layout) Checkout(ctx context.Context) (done func(context.Context) error, err error) {
+	if err := l.maintenance.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	resume, err := l.writer.hold(ctx)
+	if err != nil {
+		l.maintenance.Release(1)
+		return nil, err
+	}
+	l.publisher.mu.Lock()
+	let := sync.OnceFunc(func() {
+		l.publisher.mu.Unlock()
+		resume()
+		l.maintenance.Release(1)
+	})
+	if err := l.prepareCheckout(ctx); err != nil {
+		let()
+		return nil, fmt.Errorf("check out %s: %w", l.dir.Root().Name(), err)
+	}
+	return func(ctx context.Context) error {
+		defer let()
+		return l.endCheckout(ctx)
+	}, nil
+}
+
+func (l *Layout) prepareCheckout(ctx context.Context) error {
+	if err := l.publisher.flushLocked(ctx); err != nil {
+		return err
+	}
+	if err := l.dir.MkdirAll(heldPath, 0o700); err != nil {
+		return err
+	}
+	c := &collection{layout: l, needed: newDigestSet(), traces: newDigestSet()}
+	if err := c.mark(ctx, nil); err != nil {
+		return err
+	}
+	unneeded := pages(ctx, l.db, span{bucket: bucketBlobs}, func(k, _ []byte) (digest.Digest, error) {
+		if len(parts(k)) > 1 || c.needed.has(digest.Digest(k)) {
+			return "", nil
+		}
+		return digest.Digest(string(k)), nil
+	})
+	for d, err := range unneeded {
+		if err != nil {
+			return err
+		}
+		if d == "" {
+			continue
+		}
+		if err := l.holdBlob(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// holdBlob gives a blob's file a second name.
+func (l *Layout) holdBlob(d digest.Digest) error {
+	err := l.dir.Root().Link(blobPath(d), heldPath+"/"+strings.Replace(string(d), ":", "-", 1))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// endCheckout takes in what was done to the directory.
+func (l *Layout) endCheckout(ctx context.Context) error {
+	if err := l.restoreHeld(); err != nil {
+		return err
+	}
+	l.publisher.exact = true
+	defer func() { l.publisher.exact = false }()
+	if err := l.publisher.mergeOutside(ctx); err != nil {
+		return err
+	}
+	if err := l.dropMissing(ctx); err != nil {
+		return err
+	}
+	return l.publisher.flushLocked(ctx)
+}
+
+// restoreHeld gives the blobs that were removed their name back. It runs at each start too: who
+// checked out may have been killed.
+func (l *Layout) restoreHeld() error {
+	entries, err := fs.ReadDir(l.dir.Root().FS(), heldPath)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		held := heldPath + "/" + e.Name()
+		d := digest.Digest(strings.Replace(e.Name(), "-", ":", 1))
+		if err := d.Validate(); err != nil {
+			continue // not ours
+		}
+		err := l.dir.MoveNew(held, blobPath(d))
+		if errors.Is(err, fs.ErrExist) {
+			err = l.dir.Remove(held)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropMissing lets manifests leave whose files were deleted.
+func (l *Layout) dropMissing(ctx context.Context) error {
+	type gone struct {
+		repo   string
+		digest digest.Digest
+		rec    manifestRecord
+	}
+	var missing []gone
+	manifests := pages(ctx, l.db, span{bucket: bucketManifests}, func(k, v []byte) (g gone, err error) {
+		names := parts(k)
+		if len(names) != 2 {
+			return g, nil
+		}
+		g = gone{repo: names[0], digest: digest.Digest(names[1])}
+		return g, json.Unmarshal(v, &g.rec)
+	})
+	for g, err := range manifests {
+		if err != nil {
+			return err
+		}
+		if g.digest == "" {
+			continue
+		}
+		if _, err := l.dir.Root().Lstat(blobPath(g.digest)); errors.Is(err, fs.ErrNotExist) {
+			missing = append(missing, g)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return l.writer.commitAlways(ctx, change{write: func(tx *bolt.Tx, gen uint64) error {
+		for _, g := range missing {
+			if err := leave(tx, g.repo, g.digest, &g.rec, gen); err != nil {
+				return err
+			}
+		}
+		return nil
+	}})
+}

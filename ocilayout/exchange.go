@@ -1,0 +1,137 @@
+package ocilayout
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berthoci/berth/internal/control"
+	"github.com/berthoci/berth/internal/durable"
+)
+
+const (
+	// outgoingFor is how long a file that was index.json is kept and looked at: a program that had
+	// opened it before the names were exchanged may write to it afterwards.
+	outgoingFor = 2 * time.Second
+	// maxOutgoing bounds how many are kept.
+	maxOutgoing = 32
+	// lockName is the lock under which BuildKit rewrites index.json. It fails where it finds the lock
+	// taken, and does not wait: so it is held for the exchange and no longer.
+	lockName = v1.ImageIndexFile + ".lock"
+	// lockPatience is how long berth waits for that lock.
+	lockPatience = 5 * time.Second
+)
+
+// outgoing is a file that was index.json, under the name that it has now.
+type outgoing struct {
+	name  string
+	known projected // what it was when it was last looked at
+	until time.Time
+}
+
+// exchange makes a file index.json, and looks at what was index.json until then: if that is not the
+// one that is known, another program has just written it, and it is merged. It reports whether
+// index.json shows all that the index holds.
+func (p *publisher) exchange(ctx context.Context, next projected, temp string) (done bool, err error) {
+	old, err := p.swap(ctx, temp)
+	if err != nil {
+		p.layout.dir.Root().Remove(temp)
+		return false, err
+	}
+	known := p.last
+	p.last = next
+	if old == "" {
+		return true, nil
+	}
+	p.outgoing = append(p.outgoing, outgoing{old, known, time.Now().Add(outgoingFor)})
+	merged, err := p.lookAt(ctx, &p.outgoing[len(p.outgoing)-1])
+	return err == nil && !merged, err
+}
+
+// swap gives temp the name of index.json and returns the name that the file before it has now, or ""
+// where there was none.
+func (p *publisher) swap(ctx context.Context, temp string) (old string, err error) {
+	unlock, err := p.lockIndex(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	dir := p.layout.dir
+	err = dir.Exchange(temp, v1.ImageIndexFile)
+	switch {
+	case err == nil:
+		return temp, dir.SyncDir(".")
+	case errors.Is(err, fs.ErrNotExist):
+		return "", dir.Rename(temp, v1.ImageIndexFile)
+	case !errors.Is(err, durable.ErrNoExchange):
+		return "", err
+	}
+	// A second name keeps the file for whoever has it open, and for us to look at.
+	old = ingestPath + "/" + durable.TempPrefix + rand.Text()
+	if err := dir.Root().Link(v1.ImageIndexFile, old); err != nil {
+		old = ""
+	}
+	return old, dir.Rename(temp, v1.ImageIndexFile)
+}
+
+// lockIndex takes the lock that BuildKit takes.
+func (p *publisher) lockIndex(ctx context.Context) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	root := p.layout.dir.Root()
+	for {
+		lock, err := control.TryLock(root, lockName)
+		if err == nil {
+			return func() {
+				root.Remove(lockName)
+				lock.Release()
+			}, nil
+		}
+		if !errors.Is(err, control.ErrHeld) {
+			return nil, err
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return nil, errors.New("another program holds " + p.layout.path(lockName))
+		}
+	}
+}
+
+// retire looks at the files that were index.json, and lets go of those whose time is over.
+func (p *publisher) retire(now time.Time) {
+	kept := p.outgoing[:0]
+	for i := range p.outgoing {
+		o := &p.outgoing[i]
+		if _, err := p.lookAt(context.Background(), o); err != nil {
+			p.layout.log.Warn("an edit of index.json could not be merged", "err", err)
+		}
+		if now.After(o.until) || len(p.outgoing)-i > maxOutgoing {
+			p.layout.dir.Root().Remove(o.name)
+			continue
+		}
+		kept = append(kept, *o)
+	}
+	p.outgoing = kept
+}
+
+// lookAt merges a file that was index.json if it is not what it was.
+func (p *publisher) lookAt(ctx context.Context, o *outgoing) (merged bool, err error) {
+	info, err := p.layout.dir.Root().Lstat(o.name)
+	if err != nil || durable.StampOf(info) == o.known.Stamp {
+		return false, err
+	}
+	merged, o.known, err = p.mergeFile(ctx, o.name, o.known)
+	return merged, err
+}
+
+// dropOutgoing looks at them for the last time.
+func (p *publisher) dropOutgoing() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retire(time.Now().Add(outgoingFor))
+}

@@ -1,0 +1,222 @@
+package ocilayout
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"math"
+	"regexp"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/berthoci/berth"
+)
+
+const (
+	// outsideGrace is how old a file must be that the index has never heard of: another program may
+	// be in the middle of copying an image into the directory.
+	outsideGrace = time.Hour
+	// traceFor is how long the removal of a tag is remembered, in case that another program comes
+	// back with an index.json from before.
+	traceFor = 24 * time.Hour
+)
+
+// collection is one run of GC.
+type collection struct {
+	layout *Layout
+	opts   berth.GCOptions
+	report berth.GCReport
+	start  time.Time
+	grace  time.Duration
+	needed digestSet
+	traces digestSet // of manifests that were removed: their files are ours
+	// sparing: a client of an earlier owner may have been told of any blob.
+	sparing bool
+	// seen counts the files that were found in blobs/, swept those of them that were removed.
+	seen, swept tally
+}
+
+// tally is a number of files and their bytes.
+type tally struct {
+	files int
+	bytes int64
+}
+
+func (t *tally) add(g garbage) {
+	t.files++
+	t.bytes += g.size
+}
+
+// digestSet is a set of digests that takes little room. It may take one for another, which keeps a
+// file for longer and does no harm.
+type digestSet struct {
+	seed maphash.Seed
+	sums map[uint64]struct{}
+}
+
+func newDigestSet() digestSet { return digestSet{maphash.MakeSeed(), map[uint64]struct{}{}} }
+
+func (s digestSet) add(d digest.Digest) { s.sums[maphash.String(s.seed, string(d))] = struct{}{} }
+
+func (s digestSet) has(d digest.Digest) bool {
+	_, found := s.sums[maphash.String(s.seed, string(d))]
+	return found
+}
+
+// GC implements [berth.Collector]. Roots are all manifests that are members of a repository. A blob
+// is removed when no root leads to it, and no client stored it, mounted it or was told that it exists
+// within the grace period, nor since the collection began; so a client that finds a blob, and then
+// pushes the manifest that names it, is never betrayed. Within one grace period of the start nothing
+// is removed.
+//
+// Work is done in small steps between those of others. One collection runs at a time.
+func (l *Layout) GC(ctx context.Context, opts *berth.GCOptions) (berth.GCReport, error) {
+	c := &collection{layout: l, start: time.Now(), needed: newDigestSet(), traces: newDigestSet()}
+	if opts != nil {
+		c.opts = *opts
+	}
+	if err := c.prepare(); err != nil {
+		return berth.GCReport{}, err
+	}
+	if err := l.maintenance.Acquire(ctx, 1); err != nil {
+		return berth.GCReport{}, err
+	}
+	defer l.maintenance.Release(1)
+	l.recent.since(c.start)
+	defer l.recent.since(time.Time{})
+	err := c.run(ctx)
+	return c.report, err
+}
+
+func (c *collection) prepare() error {
+	c.report.DryRun = c.opts.DryRun
+	c.grace = c.opts.Grace
+	own := c.layout.recent.grace
+	switch {
+	case c.grace == 0:
+		c.grace = own
+	case c.grace > own:
+		return fmt.Errorf("grace %v: the layout remembers what it told its clients for %v; open it with a longer grace", c.grace, own)
+	case c.grace < 0:
+		c.grace = 0
+	}
+	since := time.Since(c.layout.started)
+	c.sparing = since < c.grace && !c.layout.epoch.rested(c.grace)
+	return checkRules(c.opts.Keep)
+}
+
+func (c *collection) run(ctx context.Context) error {
+	if err := c.layout.writeUses(ctx); err != nil {
+		return err
+	}
+	ended, err := c.retain(ctx)
+	if err != nil {
+		return err
+	}
+	// What is removed from the disk must not be named by index.json any more.
+	if !c.opts.DryRun {
+		if err := c.layout.Flush(ctx); err != nil {
+			return err
+		}
+	}
+	if err := c.mark(ctx, ended); err != nil {
+		return err
+	}
+	return c.sweep(ctx)
+}
+
+// cutoff is the time since which nobody may have been told of what is removed.
+func (c *collection) cutoff() time.Time {
+	cutoff := time.Now().Add(-c.grace)
+	if c.start.Before(cutoff) {
+		return c.start
+	}
+	return cutoff
+}
+
+// mark notes all that the manifests need which will not have ended.
+func (c *collection) mark(ctx context.Context, ended map[string]bool) error {
+	manifests := span{bucket: bucketManifests}
+	for _, err := range pages(ctx, c.layout.db, manifests, func(k, v []byte) (struct{}, error) {
+		return struct{}{}, c.markRecord(k, v, ended)
+	}) {
+		if err != nil {
+			return err
+		}
+	}
+	return c.layout.db.View(func(tx *bolt.Tx) error {
+		if err := tx.Bucket(bucketForeign).ForEach(func(_, v []byte) error { return c.markForeign(v) }); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketGone).ForEach(func(k, _ []byte) error {
+			if d := digest.Digest(lastPart(k)); d.Validate() == nil {
+				c.traces.add(d)
+			}
+			return nil
+		})
+	})
+}
+
+func (c *collection) markRecord(k, v []byte, ended map[string]bool) error {
+	names := parts(k)
+	if len(names) != 2 || ended[string(k)] {
+		return nil
+	}
+	var rec manifestRecord
+	if err := json.Unmarshal(v, &rec); err != nil {
+		return fmt.Errorf("index entry %q is damaged: %w", k, err)
+	}
+	c.needed.add(digest.Digest(names[1]))
+	for _, child := range rec.Children {
+		c.needed.add(child)
+	}
+	return nil
+}
+
+var anyDigest = regexp.MustCompile(`sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}`)
+
+// markForeign keeps all that an entry of index.json may lead to that is not understood: every digest
+// in it, and in what these name.
+func (c *collection) markForeign(data []byte) error {
+	for _, found := range anyDigest.FindAll(data, -1) {
+		d := digest.Digest(found)
+		if c.needed.has(d) {
+			continue
+		}
+		c.needed.add(d)
+		if info, err := c.layout.dir.Root().Lstat(blobPath(d)); err != nil || info.Size() > berth.MaxManifestSize {
+			continue
+		}
+		below, err := c.layout.dir.Root().ReadFile(blobPath(d))
+		if err != nil {
+			return err
+		}
+		if err := c.markForeign(below); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetTraces drops what nobody will ask for again.
+func (c *collection) forgetTraces(ctx context.Context) error {
+	over := time.Now().Add(-traceFor).Unix()
+	return c.layout.writer.commit(ctx, change{hidden: true, write: func(tx *bolt.Tx, _ uint64) error {
+		var old [][]byte
+		err := scan(tx, span{bucket: bucketGone}, math.MaxInt, func(k, v []byte) error {
+			var rec goneRecord
+			if json.Unmarshal(v, &rec) == nil && rec.At < over && len(old) < pageSize {
+				old = append(old, append([]byte(nil), k...))
+			}
+			return nil
+		})
+		for _, k := range old {
+			err = errors.Join(err, remove(tx, bucketGone, k))
+		}
+		return err
+	}})
+}

@@ -1,0 +1,220 @@
+package ocilayout
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/control"
+	"github.com/berthoci/berth/internal/durable"
+)
+
+// indexFile is what one reading of an index.json found. Its entries are not kept: they may be many.
+type indexFile struct {
+	projected // Generation: what the file was based on, 0 where it does not say
+	untouched bool
+}
+
+var errNoIndexFile = fmt.Errorf("%w: it is no image index", berth.ErrLayoutInvalid)
+
+// readIndexFile reads an index.json and calls visit, which may be nil, with each entry.
+func (l *Layout) readIndexFile(name string, visit func(json.RawMessage) error) (*indexFile, error) {
+	f, err := l.openRegular(name, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	whole := sha256.New()
+	in := io.TeeReader(bufio.NewReaderSize(f, copyBuffer), whole)
+	found, err := parseIndexFile(json.NewDecoder(in), visit)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(io.Discard, in); err != nil {
+		return nil, err
+	}
+	found.Stamp, found.Checksum = durable.StampOf(info), hex.EncodeToString(whole.Sum(nil))
+	return found, nil
+}
+
+func parseIndexFile(dec *json.Decoder, visit func(json.RawMessage) error) (*indexFile, error) {
+	var annotations map[string]string
+	list := &listWriter{w: io.Discard, sum: sha256.New()}
+	if err := expect(dec, '{'); err != nil {
+		return nil, err
+	}
+	for dec.More() {
+		field, err := dec.Token()
+		if err != nil {
+			return nil, broken(err)
+		}
+		switch field {
+		case "manifests":
+			err = parseEntries(dec, list, visit)
+		case "annotations":
+			err = broken(dec.Decode(&annotations))
+		default:
+			err = broken(dec.Decode(new(json.RawMessage)))
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := expect(dec, '}'); err != nil {
+		return nil, err
+	}
+	sum, _ := list.end()
+	gen, _ := strconv.ParseUint(annotations[annotationGeneration], 10, 64)
+	return &indexFile{projected{Generation: gen}, annotations[annotationChecksum] == sum}, nil
+}
+
+func parseEntries(dec *json.Decoder, list *listWriter, visit func(json.RawMessage) error) error {
+	begin, err := dec.Token()
+	if err != nil || begin == nil {
+		return broken(err)
+	}
+	if begin != json.Delim('[') {
+		return fmt.Errorf("%w: its manifests are no list", errNoIndexFile)
+	}
+	for dec.More() {
+		var entry json.RawMessage
+		if err := dec.Decode(&entry); err != nil {
+			return broken(err)
+		}
+		list.put(append(list.separator(), entry...))
+		if visit == nil {
+			continue
+		}
+		if err := visit(entry); err != nil {
+			return err
+		}
+	}
+	return expect(dec, ']')
+}
+
+func expect(dec *json.Decoder, want json.Delim) error {
+	token, err := dec.Token()
+	if err != nil {
+		return broken(err)
+	}
+	if token != want {
+		return errNoIndexFile
+	}
+	return nil
+}
+
+// broken says that a file does not parse, and not what is in it.
+func broken(err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("%w: it does not parse as JSON (%w)", berth.ErrLayoutInvalid, err)
+}
+
+// mergeOutside takes in what another program wrote to index.json.
+func (p *publisher) mergeOutside(ctx context.Context) error {
+	if p.unchanged() {
+		return nil
+	}
+	_, now, err := p.mergeFile(ctx, v1.ImageIndexFile, p.last)
+	switch {
+	case err == nil:
+		p.last = now
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		p.last = projected{} // to be made anew
+		return nil
+	case errors.Is(err, berth.ErrLayoutInvalid):
+		return p.setAside(err)
+	}
+	return err
+}
+
+// mergeFile merges an index.json, under whatever name it has now, that was last known to be so. It
+// returns what it is now, and whether anything was merged.
+func (p *publisher) mergeFile(ctx context.Context, name string, known projected) (merged bool, now projected, err error) {
+	file, err := p.readSettled(ctx, name)
+	if err != nil {
+		return false, known, err
+	}
+	now = file.projected
+	if file.Checksum == known.Checksum {
+		now.Generation = known.Generation
+		return false, now, nil
+	}
+	fresh, err := p.isFresh()
+	if err != nil {
+		return false, known, err
+	}
+	if fresh || !file.untouched {
+		if err := p.merge(ctx, name, file, known.Generation, fresh); err != nil {
+			return false, known, fmt.Errorf("merge %s: %w", p.layout.path(name), err)
+		}
+		now.Generation = 0 // nobody has projected this one
+		p.wake()
+	}
+	return !file.untouched, now, nil
+}
+
+// readSettled reads an index.json that another program may be writing at this moment.
+func (p *publisher) readSettled(ctx context.Context, name string) (file *indexFile, err error) {
+	const attempts = 5
+	for attempt := range attempts {
+		file, err = p.layout.readIndexFile(name, nil)
+		if !errors.Is(err, berth.ErrLayoutInvalid) || errors.Is(err, errNoIndexFile) {
+			break
+		}
+		select {
+		case <-time.After(time.Millisecond << (2 * attempt)):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if errors.Is(err, berth.ErrLayoutInvalid) {
+		err = fmt.Errorf("%s: %w", p.layout.path(name), err)
+	}
+	return file, err
+}
+
+// isFresh reports whether the index has never been written to: then index.json is all there is.
+func (p *publisher) isFresh() (bool, error) {
+	gen, err := p.generation()
+	return gen == 0, err
+}
+
+// setAside keeps a copy of an index.json that does not parse, so that the index can replace it. An
+// index that knows nothing cannot.
+func (p *publisher) setAside(broken error) error {
+	fresh, err := p.isFresh()
+	if err != nil || fresh {
+		return errors.Join(broken, err)
+	}
+	const aside = control.Dir + "/index.json.damaged"
+	p.layout.log.Warn("index.json was damaged and is made anew", "err", broken, "copy", p.layout.path(aside))
+	root := p.layout.dir.Root()
+	root.Remove(aside)
+	if err := root.Rename(v1.ImageIndexFile, aside); err != nil {
+		return err
+	}
+	p.last = projected{}
+	return nil
+}

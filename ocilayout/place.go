@@ -1,0 +1,113 @@
+package ocilayout
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berthoci/berth/internal/control"
+)
+
+// place gives a finished file of ingest/ its name in blobs/. In power mode its bytes are on disk
+// then, and its name is once folderToFlush is; in process mode both are noted for the next flush.
+//
+// A file that has the name already is replaced: it holds the same bytes, unless it was damaged, and
+// then this mends it. What may be on disk already must not be replaced by what is not, so then the
+// bytes are flushed first.
+func (l *Layout) place(f *os.File, name string, d digest.Digest, size int64) error {
+	target := blobPath(d)
+	err := l.placeAt(f, name, target, size)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := l.dir.MkdirAll(path.Dir(target), 0o755); err != nil {
+		return err
+	}
+	return l.placeAt(f, name, target, size)
+}
+
+func (l *Layout) placeAt(f *os.File, name, target string, size int64) error {
+	if l.mode() == Process {
+		l.unflushed.add(target, size)
+		if err := l.dir.MoveNew(name, target); !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	if err := l.dir.SyncFile(f, name); err != nil {
+		return err
+	}
+	return l.replace(name, target)
+}
+
+// adopt makes a file that is there already as durable as one that is placed: who wrote it may not
+// have flushed it.
+func (l *Layout) adopt(d digest.Digest, size int64) error {
+	if l.mode() == Power {
+		return l.dir.SyncPath(blobPath(d))
+	}
+	l.unflushed.add(blobPath(d), size)
+	return nil
+}
+
+// replace renames a file over whatever has the name, which may be a directory that somebody put
+// there.
+func (l *Layout) replace(name, target string) error {
+	if info, err := l.dir.Root().Lstat(target); err == nil && info.IsDir() {
+		if err := l.quarantine(target); err != nil {
+			return err
+		}
+	}
+	return l.dir.Move(name, target)
+}
+
+// folderToFlush is the directory whose names must be on disk before a change that vouches for the
+// blob is, or empty.
+func (l *Layout) folderToFlush(d digest.Digest) string {
+	if l.mode() == Process {
+		return ""
+	}
+	return path.Dir(blobPath(d))
+}
+
+// quarantinePath is where files go that are not what their name says.
+const quarantinePath = control.Dir + "/quarantine"
+
+// quarantine takes a file, or whatever it is, out of blobs/ and keeps it for whoever wants to know
+// what happened to it.
+func (l *Layout) quarantine(name string) error {
+	if err := l.dir.MkdirAll(quarantinePath, 0o700); err != nil {
+		return err
+	}
+	aside := quarantinePath + "/" + path.Base(path.Dir(name)) + "-" + path.Base(name)
+	if err := l.dir.Root().RemoveAll(aside); err != nil { // an earlier one of the same name
+		return err
+	}
+	if err := l.dir.Move(name, aside); err != nil {
+		return err
+	}
+	return errors.Join(l.dir.SyncDir(path.Dir(name)), l.dir.SyncDir(quarantinePath))
+}
+
+// openRegular opens a file that is a regular one, and not reached through a symbolic link.
+func (l *Layout) openRegular(name string, flag int) (*os.File, error) {
+	seen, err := l.dir.Root().Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !seen.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: a %s: %w", l.path(name), kindOf(seen.Mode()), fs.ErrNotExist)
+	}
+	f, err := l.dir.Root().OpenFile(name, flag, 0)
+	if err != nil {
+		return nil, err
+	}
+	if opened, err := f.Stat(); err != nil || !os.SameFile(seen, opened) {
+		f.Close()
+		return nil, fmt.Errorf("%s was exchanged while it was opened: %w", l.path(name), fs.ErrNotExist)
+	}
+	return f, nil
+}

@@ -1,0 +1,211 @@
+package ocilayout
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"hash"
+	"io"
+	"maps"
+	"strconv"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/durable"
+)
+
+// The annotations that berth writes into index.json. Other tools keep those of the index when they
+// rewrite it, which is how an outside edit tells what it was based on.
+const (
+	annotationPrefix     = "io.github.berthoci."
+	annotationGeneration = annotationPrefix + "generation" // of the index: what the projection shows
+	annotationChecksum   = annotationPrefix + "checksum"   // of the index: sha256 of its manifests, as written
+	annotationRepository = annotationPrefix + "repository" // of an entry without a name
+
+	// annotationImageName is written for containerd and its kin, and never read back.
+	annotationImageName = "io.containerd.image.name"
+)
+
+// write writes the next index.json beside the one that is there, and flushes it.
+func (p *publisher) write() (next projected, temp string, err error) {
+	dir := p.layout.dir
+	temp = ingestPath + "/" + durable.TempPrefix + rand.Text()
+	f, err := dir.Create(temp, 0o644)
+	if err != nil {
+		return next, "", err
+	}
+	defer f.Close()
+	defer func() {
+		if err != nil {
+			dir.Root().Remove(temp)
+		}
+	}()
+	whole := sha256.New()
+	buffered := bufio.NewWriterSize(io.MultiWriter(dir.Writer(f, temp), whole), copyBuffer)
+	err = p.layout.db.View(func(tx *bolt.Tx) error {
+		next.Generation = generation(tx)
+		return render(tx, buffered)
+	})
+	if err == nil {
+		err = buffered.Flush()
+	}
+	if err == nil {
+		err = dir.SyncFile(f, temp)
+	}
+	if err != nil {
+		return next, "", err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return next, "", err
+	}
+	next.Stamp, next.Checksum = durable.StampOf(info), hex.EncodeToString(whole.Sum(nil))
+	return next, temp, nil
+}
+
+// render writes the index as index.json, entry by entry: it may be large.
+func render(tx *bolt.Tx, w io.Writer) error {
+	if _, err := fmt.Fprintf(w, `{"schemaVersion":2,"mediaType":%q,"manifests":`, v1.MediaTypeImageIndex); err != nil {
+		return err
+	}
+	list := &listWriter{w: w, sum: sha256.New()}
+	for _, entries := range []func(*bolt.Tx, *listWriter) error{tagEntries, unnamedEntries, foreignEntries} {
+		if err := entries(tx, list); err != nil {
+			return err
+		}
+	}
+	checksum, err := list.end()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, `,"annotations":{%q:%q,%q:%q}}`, annotationChecksum, checksum,
+		annotationGeneration, strconv.FormatUint(generation(tx), 10))
+	return err
+}
+
+// listWriter writes a JSON list and sums it up.
+type listWriter struct {
+	w     io.Writer
+	sum   hash.Hash
+	begun bool
+}
+
+func (l *listWriter) add(entry any) error {
+	data, err := json.Marshal(entry)
+	if err != nil {
+		return err
+	}
+	return l.put(append(l.separator(), data...))
+}
+
+func (l *listWriter) separator() []byte {
+	if l.begun {
+		return []byte(",")
+	}
+	l.begun = true
+	return []byte("[")
+}
+
+func (l *listWriter) put(data []byte) error {
+	l.sum.Write(data)
+	_, err := l.w.Write(data)
+	return err
+}
+
+// end ends the list and returns its checksum.
+func (l *listWriter) end() (string, error) {
+	last := []byte("]")
+	if !l.begun {
+		last = []byte("[]")
+	}
+	err := l.put(last)
+	return hex.EncodeToString(l.sum.Sum(nil)), err
+}
+
+// tagEntries writes one entry for each tag.
+func tagEntries(tx *bolt.Tx, list *listWriter) error {
+	return tx.Bucket(bucketTags).ForEach(func(k, v []byte) error {
+		var rec tagRecord
+		if err := json.Unmarshal(v, &rec); err != nil {
+			return fmt.Errorf("index entry %q is damaged: %w", k, err)
+		}
+		return list.add(named(rec.Descriptor, firstPart(k), lastPart(k)))
+	})
+}
+
+// named gives a descriptor the annotations that say which tag it is.
+func named(desc v1.Descriptor, repo, tag string) v1.Descriptor {
+	annotations := map[string]string{}
+	maps.Copy(annotations, desc.Annotations)
+	annotations[v1.AnnotationRefName] = refName(repo, tag)
+	if full, err := reference.ParseNormalizedNamed(repo); err == nil {
+		annotations[annotationImageName] = full.Name() + ":" + tag
+	}
+	desc.Annotations = annotations
+	return desc
+}
+
+// refName is a tag's name in index.json; parseRefName reads it.
+func refName(repo, tag string) string {
+	if repo == DefaultRepository {
+		return tag
+	}
+	return repo + ":" + tag
+}
+
+// parseRefName returns the tag that a name in index.json stands for, if it can be one of ours.
+func parseRefName(name string) (repo, tag string, ok bool) {
+	repo, tag = DefaultRepository, name
+	if i := strings.LastIndexByte(name, ':'); i >= 0 {
+		repo, tag = name[:i], name[i+1:]
+	}
+	return repo, tag, berth.ValidateRepository(repo) == nil && berth.ValidateTag(tag) == nil
+}
+
+// unnamedEntries writes an entry for each manifest that neither a tag nor an index leads to. What
+// leads to a manifest stands right behind it.
+func unnamedEntries(tx *bolt.Tx, list *listWriter) error {
+	c := tx.Bucket(bucketManifests).Cursor()
+	k, v := c.First()
+	for k != nil {
+		own, record := bytes.Clone(k), bytes.Clone(v)
+		k, v = c.Next()
+		if bytes.Count(own, []byte{0}) != 1 || bytes.HasPrefix(k, append(own, 0)) {
+			continue
+		}
+		var rec manifestRecord
+		if err := json.Unmarshal(record, &rec); err != nil {
+			return fmt.Errorf("index entry %q is damaged: %w", own, err)
+		}
+		if err := list.add(unnamed(own, rec)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unnamed is the index.json entry of a manifest that has no tag.
+func unnamed(k []byte, rec manifestRecord) v1.Descriptor {
+	desc := rec.descriptor(digest.Digest(lastPart(k)))
+	desc.Annotations = map[string]string{annotationRepository: firstPart(k)}
+	return desc
+}
+
+// foreignEntries writes what is not understood and has no name that is one of ours.
+func foreignEntries(tx *bolt.Tx, list *listWriter) error {
+	return tx.Bucket(bucketForeign).ForEach(func(_, v []byte) error {
+		if k := tagKeyOf(v); k != nil && has(tx, bucketTags, k) {
+			return nil
+		}
+		return list.put(append(list.separator(), v...))
+	})
+}

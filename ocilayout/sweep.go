@@ -1,0 +1,212 @@
+package ocilayout
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
+)
+
+// sweepBatch is how many blobs are removed in one transaction: few, so that a push that waits for
+// its turn does not wait long.
+const sweepBatch = 32
+
+// garbage is a blob that is not needed.
+type garbage struct {
+	digest digest.Digest
+	size   int64
+}
+
+// sweep removes what is not needed: first what the index knows, then files that it does not.
+func (c *collection) sweep(ctx context.Context) error {
+	if err := c.sweepRecords(ctx); err != nil {
+		return err
+	}
+	c.swept = tally{}
+	if err := c.sweepFiles(ctx); err != nil {
+		return err
+	}
+	c.report.Left, c.report.LeftBytes = c.seen.files-c.swept.files, c.seen.bytes-c.swept.bytes
+	if c.opts.DryRun {
+		c.report.Left, c.report.LeftBytes = c.seen.files-c.report.Blobs, c.seen.bytes-c.report.Bytes
+		return nil
+	}
+	return c.forgetTraces(ctx)
+}
+
+func (c *collection) sweepRecords(ctx context.Context) error {
+	var batch []garbage
+	records := pages(ctx, c.layout.db, span{bucket: bucketBlobs}, func(k, v []byte) (g garbage, err error) {
+		if len(parts(k)) > 1 || c.needed.has(digest.Digest(k)) {
+			return g, nil
+		}
+		var rec blobRecord
+		err = json.Unmarshal(v, &rec)
+		return garbage{digest.Digest(string(k)), rec.Size}, err
+	})
+	for g, err := range records {
+		if err != nil {
+			return err
+		}
+		if g.digest == "" {
+			continue
+		}
+		if batch = append(batch, g); len(batch) < sweepBatch {
+			continue
+		}
+		if err := c.remove(ctx, batch); err != nil {
+			return err
+		}
+		batch = batch[:0]
+	}
+	return c.remove(ctx, batch)
+}
+
+// sweepFiles looks at all files of blobs/, counts those that stay, and removes those that no record
+// speaks of.
+func (c *collection) sweepFiles(ctx context.Context) error {
+	algorithms, err := fs.ReadDir(c.layout.dir.Root().FS(), v1.ImageBlobsDir)
+	if err != nil {
+		return err
+	}
+	for _, algorithm := range algorithms {
+		if !algorithm.IsDir() {
+			continue
+		}
+		if err := c.sweepFolder(ctx, digest.Algorithm(algorithm.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *collection) sweepFolder(ctx context.Context, algorithm digest.Algorithm) error {
+	folder, err := c.layout.dir.Root().Open(v1.ImageBlobsDir + "/" + algorithm.String())
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	for {
+		entries, err := folder.ReadDir(pageSize)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var batch []garbage
+		for _, entry := range entries {
+			if g, unneeded := c.judge(algorithm, entry); unneeded {
+				batch = append(batch, g)
+			}
+		}
+		for len(batch) > 0 {
+			n := min(len(batch), sweepBatch)
+			if err := c.remove(ctx, batch[:n]); err != nil {
+				return err
+			}
+			batch = batch[n:]
+		}
+	}
+}
+
+// judge decides about one file that no record speaks of.
+func (c *collection) judge(algorithm digest.Algorithm, entry fs.DirEntry) (garbage, bool) {
+	info, err := entry.Info()
+	d := digest.NewDigestFromEncoded(algorithm, entry.Name())
+	if err != nil || d.Validate() != nil || !info.Mode().IsRegular() {
+		return garbage{}, false
+	}
+	g := garbage{d, info.Size()}
+	c.seen.add(g)
+	if c.needed.has(d) || c.layout.hasRecord(d) {
+		return g, false
+	}
+	return g, c.traces.has(d) || time.Since(info.ModTime()) > max(outsideGrace, c.grace)
+}
+
+func (l *Layout) hasRecord(d digest.Digest) (found bool) {
+	l.db.View(func(tx *bolt.Tx) error {
+		found = has(tx, bucketBlobs, key(string(d)))
+		return nil
+	})
+	return found
+}
+
+// remove takes blobs off the disk, except those that somebody was told of. The records go first: so
+// nothing ever vouches for a file that is gone.
+func (c *collection) remove(ctx context.Context, batch []garbage) error {
+	var doomed []garbage
+	defer func() {
+		for _, g := range doomed {
+			c.layout.recent.spare(g.digest)
+		}
+	}()
+	for _, g := range batch {
+		if !c.sparing && c.layout.recent.doom(g.digest, c.cutoff()) {
+			doomed = append(doomed, g)
+		} else {
+			c.report.Spared++
+			c.report.SparedBytes += g.size
+		}
+	}
+	if c.opts.DryRun || len(doomed) == 0 {
+		c.count(doomed)
+		return ctx.Err()
+	}
+	if err := c.layout.forget(ctx, doomed); err != nil {
+		return err
+	}
+	return c.unlink(doomed)
+}
+
+func (c *collection) unlink(doomed []garbage) error {
+	for i, g := range doomed {
+		if err := c.layout.dir.Remove(blobPath(g.digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			c.count(doomed[:i])
+			return fmt.Errorf("remove blob %s: %w", g.digest, err)
+		}
+	}
+	c.count(doomed)
+	return nil
+}
+
+func (c *collection) count(removed []garbage) {
+	for _, g := range removed {
+		c.swept.add(g)
+		c.report.Blobs++
+		c.report.Bytes += g.size
+	}
+}
+
+// forget drops all that the index knows of blobs.
+func (l *Layout) forget(ctx context.Context, all []garbage) error {
+	return l.writer.commit(ctx, change{hidden: true, write: func(tx *bolt.Tx, _ uint64) error {
+		for _, g := range all {
+			if err := forgetBlob(tx, g.digest); err != nil {
+				return err
+			}
+		}
+		return nil
+	}})
+}
+
+func forgetBlob(tx *bolt.Tx, d digest.Digest) error {
+	var members [][]byte // gathered first: a bucket must not change under its cursor
+	err := scan(tx, span{bucket: bucketBlobs, prefix: prefix(string(d))}, math.MaxInt, func(k, _ []byte) error {
+		members = append(members, append([]byte(nil), k...))
+		return nil
+	})
+	for _, k := range members {
+		err = errors.Join(err, remove(tx, bucketBlobs, k))
+	}
+	return errors.Join(err, remove(tx, bucketBlobs, key(string(d))))
+}

@@ -1,0 +1,175 @@
+package ocilayout
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"sync"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berthoci/berth/internal/durable"
+)
+
+const (
+	// maxUnflushedBytes and maxUnflushedFiles are how much may wait for a flush in process mode
+	// before who would add to it waits too: what a disk writes in about a second.
+	maxUnflushedBytes = 256 << 20
+	maxUnflushedFiles = 16 << 10
+	// flushOneByOne is up to how many files are flushed each by itself. More are flushed with the
+	// whole file system, in one call: that may be more than ours, but takes one round of the disk.
+	flushOneByOne = 32
+)
+
+// unflushed is what lies in blobs/ and may not be on disk yet.
+type unflushed struct {
+	mu      sync.Mutex // guards the fields below
+	batch   batch
+	drained chan struct{} // closed when a batch has been flushed
+}
+
+// batch is what one flush takes.
+type batch struct {
+	files map[string]bool
+	bytes int64
+	all   bool // also what an earlier process left, which is not known by name
+}
+
+func newUnflushed(all bool) *unflushed {
+	return &unflushed{batch: batch{files: map[string]bool{}, all: all}, drained: make(chan struct{})}
+}
+
+// add notes a file before anything vouches for it.
+func (u *unflushed) add(name string, size int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.batch.files[name] {
+		u.batch.files[name] = true
+		u.batch.bytes += size
+	}
+}
+
+// full returns a channel to wait on, or nil where there is room.
+func (u *unflushed) full() <-chan struct{} {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.batch.bytes < maxUnflushedBytes && len(u.batch.files) < maxUnflushedFiles {
+		return nil
+	}
+	return u.drained
+}
+
+func (u *unflushed) empty() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.batch.files) == 0 && !u.batch.all
+}
+
+// take empties the account for a flush; give puts back what could not be flushed.
+func (u *unflushed) take() batch {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	b := u.batch
+	u.batch = batch{files: map[string]bool{}}
+	return b
+}
+
+func (u *unflushed) give(b batch) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	maps.Copy(u.batch.files, b.files)
+	u.batch.bytes += b.bytes
+	u.batch.all = u.batch.all || b.all
+}
+
+// done lets those go on who wait for room.
+func (u *unflushed) done() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	close(u.drained)
+	u.drained = make(chan struct{})
+}
+
+// throttle waits while more is unflushed than a flush can carry.
+func (l *Layout) throttle(ctx context.Context) error {
+	full := l.unflushed.full()
+	if full == nil {
+		return nil
+	}
+	l.publisher.hurry()
+	select {
+	case <-full:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.publisher.stopped:
+		return errClosed
+	}
+}
+
+// flushBlobs puts all blobs on disk that were stored before the call.
+func (l *Layout) flushBlobs() error {
+	b := l.unflushed.take()
+	if err := l.flushBatch(b); err != nil {
+		l.unflushed.give(b)
+		return err
+	}
+	l.unflushed.done()
+	return nil
+}
+
+func (l *Layout) flushBatch(b batch) error {
+	if b.all || len(b.files) > flushOneByOne {
+		err := l.dir.SyncAll()
+		if !errors.Is(err, durable.ErrNoSyncAll) {
+			return err
+		}
+	}
+	if b.all {
+		return l.flushEverything()
+	}
+	return l.flushFiles(slices.Collect(maps.Keys(b.files)))
+}
+
+// flushFiles flushes files and the directories that they are in.
+func (l *Layout) flushFiles(names []string) error {
+	folders := map[string]bool{}
+	for _, name := range names {
+		if err := l.dir.SyncPath(name); err != nil {
+			return err
+		}
+		folders[path.Dir(name)] = true
+	}
+	for folder := range folders {
+		if err := l.dir.SyncDir(folder); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flushEverything flushes each file of the layout, where the system has no call for all.
+func (l *Layout) flushEverything() error {
+	return fs.WalkDir(l.dir.Root().FS(), v1.ImageBlobsDir, func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir():
+			return l.dir.SyncDir(name)
+		case entry.Type().IsRegular():
+			return l.dir.SyncPath(name)
+		}
+		return nil
+	})
+}
+
+// settle puts on disk all that the layout holds, and the index with it.
+func (l *Layout) settle() error {
+	if err := l.flushBlobs(); err != nil {
+		return err
+	}
+	return l.dir.Step(durable.OpSync, indexPath, l.db.bolt.Sync)
+}
