@@ -2,7 +2,6 @@ package ocilayout
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -60,20 +59,11 @@ func (l *Layout) prepareCheckout(ctx context.Context) error {
 	if err := c.mark(ctx, nil); err != nil {
 		return err
 	}
-	unneeded := pages(ctx, l.db, span{bucket: bucketBlobs}, func(k, _ []byte) (digest.Digest, error) {
-		if len(parts(k)) > 1 || c.needed.has(digest.Digest(k)) {
-			return "", nil
-		}
-		return digest.Digest(string(k)), nil
-	})
-	for d, err := range unneeded {
+	for b, err := range c.unneeded(ctx) {
 		if err != nil {
 			return err
 		}
-		if d == "" {
-			continue
-		}
-		if err := l.holdBlob(d); err != nil {
+		if err := l.holdBlob(b.digest); err != nil {
 			return err
 		}
 	}
@@ -132,42 +122,43 @@ func (l *Layout) restoreHeld() error {
 	return nil
 }
 
-// dropMissing lets manifests leave whose files were deleted.
+// dropMissing forgets what was deleted: manifests and blobs whose files are gone.
 func (l *Layout) dropMissing(ctx context.Context) error {
-	type gone struct {
-		repo   string
-		digest digest.Digest
-		rec    manifestRecord
+	manifests, err := l.missing(ctx, bucketManifests, readManifestEntry)
+	if err != nil {
+		return err
 	}
-	var missing []gone
-	manifests := pages(ctx, l.db, span{bucket: bucketManifests}, func(k, v []byte) (g gone, err error) {
-		names := parts(k)
-		if len(names) != 2 {
-			return g, nil
-		}
-		g = gone{repo: names[0], digest: digest.Digest(names[1])}
-		return g, json.Unmarshal(v, &g.rec)
-	})
-	for g, err := range manifests {
-		if err != nil {
-			return err
-		}
-		if g.digest == "" {
-			continue
-		}
-		if _, err := l.dir.Root().Lstat(blobPath(g.digest)); errors.Is(err, fs.ErrNotExist) {
-			missing = append(missing, g)
-		}
-	}
-	if len(missing) == 0 {
-		return nil
+	blobs, err := l.missing(ctx, bucketBlobs, readBlobEntry)
+	if err != nil || len(manifests)+len(blobs) == 0 {
+		return err
 	}
 	return l.writer.commitAlways(ctx, change{write: func(tx *bolt.Tx, gen uint64) error {
-		for _, g := range missing {
-			if err := leave(tx, g.repo, g.digest, &g.rec, gen); err != nil {
+		for _, m := range manifests {
+			if err := leave(tx, m.repo, m.digest, &m.rec, gen); err != nil {
+				return err
+			}
+		}
+		for _, b := range blobs {
+			if err := forgetBlob(tx, b.digest); err != nil {
 				return err
 			}
 		}
 		return nil
 	}})
+}
+
+// missing returns the entries of a bucket whose files are gone.
+func (l *Layout) missing(ctx context.Context, bucket []byte, read func(k, v []byte) (entry, error)) (gone []entry, err error) {
+	for e, err := range pages(ctx, l.db, span{bucket: bucket}, read) {
+		if err != nil {
+			return nil, err
+		}
+		if e.digest == "" {
+			continue
+		}
+		if _, err := l.dir.Root().Lstat(blobPath(e.digest)); errors.Is(err, fs.ErrNotExist) {
+			gone = append(gone, e)
+		}
+	}
+	return gone, nil
 }

@@ -60,12 +60,31 @@ func (c *check) add(p berth.Problem) {
 	c.report.Problems = append(c.report.Problems, p)
 }
 
-// entry is a record that a check looks at.
+// entry is the record of a blob, or of a manifest in a repository.
 type entry struct {
 	repo   string
 	digest digest.Digest
 	blob   blobRecord
 	rec    manifestRecord
+}
+
+// readBlobEntry reads a blob's record; what else is in the bucket is an empty entry.
+func readBlobEntry(k, v []byte) (e entry, err error) {
+	if len(parts(k)) > 1 {
+		return e, nil
+	}
+	e.digest = digest.Digest(string(k))
+	return e, json.Unmarshal(v, &e.blob)
+}
+
+// readManifestEntry reads a manifest's record; what else is in the bucket is an empty entry.
+func readManifestEntry(k, v []byte) (e entry, err error) {
+	names := parts(k)
+	if len(names) != 2 {
+		return e, nil
+	}
+	e.repo, e.digest = names[0], digest.Digest(names[1])
+	return e, json.Unmarshal(v, &e.rec)
 }
 
 // each calls work for the entries of a bucket, several at once.
@@ -85,14 +104,7 @@ func (c *check) each(ctx context.Context, bucket []byte, read func(k, v []byte) 
 }
 
 func (c *check) checkBlobs(ctx context.Context) error {
-	read := func(k, v []byte) (e entry, err error) {
-		if len(parts(k)) > 1 {
-			return e, nil
-		}
-		e.digest = digest.Digest(string(k))
-		return e, json.Unmarshal(v, &e.blob)
-	}
-	return c.each(ctx, bucketBlobs, read, c.checkBlob)
+	return c.each(ctx, bucketBlobs, readBlobEntry, c.checkBlob)
 }
 
 func (c *check) checkBlob(ctx context.Context, e entry) error {
@@ -166,14 +178,7 @@ func (l *Layout) holders(d digest.Digest) (references []string, known bool) {
 }
 
 func (c *check) checkManifests(ctx context.Context) error {
-	return c.each(ctx, bucketManifests, func(k, v []byte) (e entry, err error) {
-		names := parts(k)
-		if len(names) != 2 {
-			return e, nil
-		}
-		e.repo, e.digest = names[0], digest.Digest(names[1])
-		return e, json.Unmarshal(v, &e.rec)
-	}, c.checkManifest)
+	return c.each(ctx, bucketManifests, readManifestEntry, c.checkManifest)
 }
 
 func (c *check) checkManifest(ctx context.Context, e entry) error {

@@ -75,7 +75,7 @@ func (s digestSet) has(d digest.Digest) bool {
 //
 // Work is done in small steps between those of others. One collection runs at a time.
 func (l *Layout) GC(ctx context.Context, opts *berth.GCOptions) (berth.GCReport, error) {
-	c := &collection{layout: l, start: time.Now(), needed: newDigestSet(), traces: newDigestSet()}
+	c := &collection{layout: l, needed: newDigestSet(), traces: newDigestSet()}
 	if opts != nil {
 		c.opts = *opts
 	}
@@ -86,8 +86,9 @@ func (l *Layout) GC(ctx context.Context, opts *berth.GCOptions) (berth.GCReport,
 		return berth.GCReport{}, err
 	}
 	defer l.maintenance.Release(1)
-	l.recent.since(c.start)
-	defer l.recent.since(time.Time{})
+	var release func()
+	c.start, release = l.recent.collect()
+	defer release()
 	err := c.run(ctx)
 	return c.report, err
 }
@@ -140,12 +141,16 @@ func (c *collection) cutoff() time.Time {
 
 // mark notes all that the manifests need which will not have ended.
 func (c *collection) mark(ctx context.Context, ended map[string]bool) error {
-	manifests := span{bucket: bucketManifests}
-	for _, err := range pages(ctx, c.layout.db, manifests, func(k, v []byte) (struct{}, error) {
-		return struct{}{}, c.markRecord(k, v, ended)
-	}) {
+	for m, err := range pages(ctx, c.layout.db, span{bucket: bucketManifests}, readManifestEntry) {
 		if err != nil {
 			return err
+		}
+		if m.digest == "" || ended[string(key(m.repo, string(m.digest)))] {
+			continue
+		}
+		c.needed.add(m.digest)
+		for _, child := range m.rec.Children {
+			c.needed.add(child)
 		}
 	}
 	return c.layout.db.View(func(tx *bolt.Tx) error {
@@ -159,22 +164,6 @@ func (c *collection) mark(ctx context.Context, ended map[string]bool) error {
 			return nil
 		})
 	})
-}
-
-func (c *collection) markRecord(k, v []byte, ended map[string]bool) error {
-	names := parts(k)
-	if len(names) != 2 || ended[string(k)] {
-		return nil
-	}
-	var rec manifestRecord
-	if err := json.Unmarshal(v, &rec); err != nil {
-		return fmt.Errorf("index entry %q is damaged: %w", k, err)
-	}
-	c.needed.add(digest.Digest(names[1]))
-	for _, child := range rec.Children {
-		c.needed.add(child)
-	}
-	return nil
 }
 
 var anyDigest = regexp.MustCompile(`sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}`)

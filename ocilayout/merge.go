@@ -27,7 +27,7 @@ const mergeBatch = 512
 // other follows the file. A file that does not name a generation was based on the last projection, as
 // far as can be known, and removes nothing.
 // What is listed but cannot be understood stays listed as it is.
-func (p *publisher) merge(ctx context.Context, name string, file *indexFile, base uint64, fresh bool) error {
+func (p *publisher) merge(ctx context.Context, name string, file *indexFile, base uint64) error {
 	now, err := p.generation()
 	if err != nil {
 		return err
@@ -35,7 +35,7 @@ func (p *publisher) merge(ctx context.Context, name string, file *indexFile, bas
 	// A fresh index goes on counting where the lost one ended.
 	m := &merger{layout: p.layout, ctx: ctx, gen: max(now, file.Generation) + 1, base: base, named: map[string]bool{}}
 	m.removes = p.exact
-	if file.Generation > 0 && !fresh {
+	if file.Generation > 0 && now > 0 {
 		m.base, m.removes = file.Generation, true
 	}
 	again, err := p.layout.readIndexFile(name, m.take)

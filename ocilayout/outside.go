@@ -161,18 +161,19 @@ func (p *publisher) mergeFile(ctx context.Context, name string, known projected)
 		now.Generation = known.Generation
 		return false, now, nil
 	}
-	fresh, err := p.isFresh()
+	gen, err := p.generation()
 	if err != nil {
 		return false, known, err
 	}
-	if fresh || !file.untouched {
-		if err := p.merge(ctx, name, file, known.Generation, fresh); err != nil {
+	// One of ours that is newer than the index tells that the index has lost its last changes.
+	if !file.untouched || file.Generation > gen || gen == 0 {
+		if err := p.merge(ctx, name, file, known.Generation); err != nil {
 			return false, known, fmt.Errorf("merge %s: %w", p.layout.path(name), err)
 		}
-		now.Generation = 0 // nobody has projected this one
+		merged, now.Generation = true, 0 // nobody has projected this one
 		p.wake()
 	}
-	return !file.untouched, now, nil
+	return merged, now, nil
 }
 
 // readSettled reads an index.json that another program may be writing at this moment.

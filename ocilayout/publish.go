@@ -56,7 +56,7 @@ type publisher struct {
 }
 
 func newPublisher(l *Layout) *publisher {
-	return &publisher{layout: l, last: l.epoch.projection(), dirty: make(chan struct{}, 1),
+	return &publisher{layout: l, dirty: make(chan struct{}, 1),
 		urgent: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{})}
 }
 
@@ -217,7 +217,13 @@ func (p *publisher) generation() (gen uint64, err error) {
 // up to date can wait, except where there is none.
 func (p *publisher) first(ctx context.Context) error {
 	p.mu.Lock()
-	err := p.mergeOutside(ctx)
+	fresh, err := p.isFresh()
+	if !fresh {
+		p.last = p.layout.epoch.projection()
+	}
+	if err == nil {
+		err = p.mergeOutside(ctx)
+	}
 	missing := p.last == projected{}
 	p.mu.Unlock()
 	if err != nil || !missing {

@@ -107,11 +107,18 @@ func (r *recent) begin(now time.Time) {
 	r.ages = append(r.ages, age{begin: now, touched: map[uint64]struct{}{}})
 }
 
-// since keeps all that is touched from a time on, until it is called with the zero time.
-func (r *recent) since(floor time.Time) {
+// collect begins a collection: all that is touched from the time that it returns is kept in mind until
+// release is called.
+func (r *recent) collect() (start time.Time, release func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.floor = floor
+	r.floor = time.Now()
+	r.begin(r.floor)
+	return r.floor, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.floor = time.Time{}
+	}
 }
 
 // doom takes a blob for removal, unless it was touched since the given time or is in use. Who takes
@@ -147,7 +154,7 @@ func (r *recent) isTouched(d digest.Digest, since time.Time) bool {
 func (r *recent) touchedSince(d digest.Digest, since time.Time) bool {
 	sum := maphash.String(r.seed, string(d))
 	for i, a := range r.ages {
-		if i+1 < len(r.ages) && r.ages[i+1].begin.Before(since) {
+		if i+1 < len(r.ages) && !r.ages[i+1].begin.After(since) {
 			continue
 		}
 		if _, touched := a.touched[sum]; touched || a.full {

@@ -2,11 +2,11 @@ package ocilayout
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"math"
 	"time"
 
@@ -44,22 +44,11 @@ func (c *collection) sweep(ctx context.Context) error {
 
 func (c *collection) sweepRecords(ctx context.Context) error {
 	var batch []garbage
-	records := pages(ctx, c.layout.db, span{bucket: bucketBlobs}, func(k, v []byte) (g garbage, err error) {
-		if len(parts(k)) > 1 || c.needed.has(digest.Digest(k)) {
-			return g, nil
-		}
-		var rec blobRecord
-		err = json.Unmarshal(v, &rec)
-		return garbage{digest.Digest(string(k)), rec.Size}, err
-	})
-	for g, err := range records {
+	for b, err := range c.unneeded(ctx) {
 		if err != nil {
 			return err
 		}
-		if g.digest == "" {
-			continue
-		}
-		if batch = append(batch, g); len(batch) < sweepBatch {
+		if batch = append(batch, garbage{b.digest, b.blob.Size}); len(batch) < sweepBatch {
 			continue
 		}
 		if err := c.remove(ctx, batch); err != nil {
@@ -68,6 +57,20 @@ func (c *collection) sweepRecords(ctx context.Context) error {
 		batch = batch[:0]
 	}
 	return c.remove(ctx, batch)
+}
+
+// unneeded yields the blobs that the index knows and no manifest needs.
+func (c *collection) unneeded(ctx context.Context) iter.Seq2[entry, error] {
+	return func(yield func(entry, error) bool) {
+		for b, err := range pages(ctx, c.layout.db, span{bucket: bucketBlobs}, readBlobEntry) {
+			if err == nil && (b.digest == "" || c.needed.has(b.digest)) {
+				continue
+			}
+			if !yield(b, err) {
+				return
+			}
+		}
+	}
 }
 
 // sweepFiles looks at all files of blobs/, counts those that stay, and removes those that no record

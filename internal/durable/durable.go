@@ -233,12 +233,14 @@ func (d *Dir) SyncDir(name string) error {
 	})
 }
 
-// SyncPath flushes a file, by its name, to disk. One that is gone needs no flush.
+// SyncPath flushes a file, by its name, to disk. One that is gone, or replaced by something else,
+// needs no flush.
 func (d *Dir) SyncPath(name string) error {
-	f, err := d.root.OpenFile(name, os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	info, err := d.root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 		return nil
 	}
+	f, err := d.root.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,161 @@
+package ocilayout
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berthoci/berth"
+)
+
+func checkout(t *testing.T, l *Layout) (done func()) {
+	t.Helper()
+	end, err := l.Checkout(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if err := end(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// editIndex changes index.json in place, as another program does.
+func editIndex(t *testing.T, dir string, edit func(*v1.Index)) {
+	t.Helper()
+	path := filepath.Join(dir, v1.ImageIndexFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var index v1.Index
+	if err := json.Unmarshal(data, &index); err != nil {
+		t.Fatal(err)
+	}
+	edit(&index)
+	if err := os.WriteFile(path, encode(t, index), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// gc removes every blob that index.json does not lead to, as the collectors of other tools do.
+func gcOutside(t *testing.T, dir string) {
+	t.Helper()
+	var keep func(descs []v1.Descriptor)
+	needed := map[digest.Digest]bool{}
+	keep = func(descs []v1.Descriptor) {
+		for _, desc := range descs {
+			needed[desc.Digest] = true
+			var below struct {
+				Config            v1.Descriptor
+				Layers, Manifests []v1.Descriptor
+			}
+			data, err := os.ReadFile(filepath.Join(dir, blobPath(desc.Digest)))
+			if err == nil && json.Unmarshal(data, &below) == nil && desc.MediaType != octetStream {
+				keep(append(append(below.Layers, below.Manifests...), v1.Descriptor{MediaType: octetStream, Digest: below.Config.Digest}))
+			}
+		}
+	}
+	editIndex(t, dir, func(index *v1.Index) { keep(index.Manifests) })
+	files, err := os.ReadDir(filepath.Join(dir, "blobs/sha256"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if !needed[digest.NewDigestFromEncoded(digest.SHA256, f.Name())] {
+			os.Remove(filepath.Join(dir, "blobs/sha256", f.Name()))
+		}
+	}
+}
+
+func TestACollectorOfOthersLosesNothing(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	r := repo(t, l, "app/hello")
+	img, untagged := pushImage(t, r, "layer", "v1"), pushImage(t, r, "untagged")
+	fresh := uploadBlob(t, r, "its manifest is still to be pushed")
+	done := checkout(t, l)
+	gcOutside(t, dir)
+	wantFile(t, dir, fresh.Digest, false)
+	done()
+	wantImage(t, l, "app/hello", "v1", img)
+	wantImage(t, l, "app/hello", string(untagged.desc.Digest), untagged)
+	wantBlob(t, r, fresh)
+	if left, _ := os.ReadDir(filepath.Join(dir, heldPath)); len(left) > 0 {
+		t.Errorf("left are %v", left)
+	}
+}
+
+// What is taken out of index.json and collected has left the layout: also where the program does not
+// keep the annotations of the index.
+func TestWhatIsTakenOutWhileCheckedOutLeaves(t *testing.T) {
+	for name, annotations := range map[string]func(*v1.Index){
+		"annotations kept": func(*v1.Index) {},
+		"annotations lost": func(index *v1.Index) { index.Annotations = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			l := open(t, dir)
+			r := repo(t, l, "app/hello")
+			gone, kept := pushImage(t, r, "gone", "v1"), pushImage(t, r, "kept", "v2")
+			done := checkout(t, l)
+			editIndex(t, dir, func(index *v1.Index) {
+				index.Manifests = index.Manifests[1:] // they are in the order of their tags
+				annotations(index)
+			})
+			gcOutside(t, dir)
+			done()
+			wantTags(t, r, "v2")
+			wantImage(t, l, "app/hello", "v2", kept)
+			wantNames(t, dir, "app/hello:v2")
+			if _, err := r.Resolve(t.Context(), string(gone.desc.Digest)); !errors.Is(err, berth.ErrManifestUnknown) {
+				t.Errorf("the manifest whose file was deleted: %v", err)
+			}
+			if report := fsck(t, l, false); len(report.Problems) > 0 {
+				t.Errorf("got %+v", report.Problems)
+			}
+		})
+	}
+}
+
+// A push waits until the directory is given back, and reading goes on.
+func TestAPushWaitsForACheckout(t *testing.T) {
+	l := open(t, t.TempDir())
+	r := repo(t, l, "app/hello")
+	img := pushImage(t, r, "layer", "v1")
+	done := checkout(t, l)
+	wantImage(t, l, "app/hello", "v1", img)
+	if _, err := r.Resolve(t.Context(), "absent"); !errors.Is(err, berth.ErrManifestUnknown) {
+		t.Errorf("resolve: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := r.Untag(ctx, "v1", nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a change during a checkout: %v", err)
+	}
+	pushed := make(chan image)
+	go func() { pushed <- pushImage(t, r, "second", "v2") }()
+	done()
+	wantImage(t, l, "app/hello", "v2", <-pushed)
+}
+
+// Blobs that were put out of the way come back although the process was killed meanwhile.
+func TestHeldBlobsComeBackAtTheNextStart(t *testing.T) {
+	dir := t.TempDir()
+	l := openWith(t, dir, &Options{Durability: Power})
+	fresh := uploadBlob(t, repo(t, l, "app/hello"), "fresh")
+	done := checkout(t, l)
+	gcOutside(t, dir)
+	after := openWith(t, crash(t, dir), nil)
+	done()
+	wantBlob(t, repo(t, after, "app/hello"), fresh)
+}

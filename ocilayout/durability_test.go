@@ -1,0 +1,237 @@
+package ocilayout
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/control"
+)
+
+const childVariable = "BERTH_TEST_LAYOUT"
+
+// The test binary is also a program that pushes an image and a loose blob, says so, and waits to be
+// killed.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childVariable); dir != "" {
+		if err := pushAndWait(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func pushAndWait(dir string) error {
+	ctx := context.Background()
+	l, err := Open(ctx, dir, nil)
+	if err != nil {
+		return err
+	}
+	r, err := l.Repository("app/hello")
+	if err != nil {
+		return err
+	}
+	if err := pushSmall(ctx, r, "v1"); err != nil {
+		return err
+	}
+	up, err := r.NewUpload(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if _, err := up.Write([]byte("loose")); err != nil {
+		return err
+	}
+	if _, err := up.Commit(ctx, digest.FromString("loose")); err != nil {
+		return err
+	}
+	fmt.Println("pushed")
+	select {}
+}
+
+// kill runs the program above on a layout and kills it when it has pushed.
+func kill(t *testing.T, dir string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), childVariable+"="+dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "pushed\n" {
+		t.Fatalf("the child says %q, %v", line, err)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+}
+
+func TestAKilledProcessLosesNothing(t *testing.T) {
+	dir := t.TempDir()
+	kill(t, dir)
+	l := open(t, dir)
+	r := repo(t, l, "app/hello")
+	if _, err := r.FetchManifest(t.Context(), "v1"); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.StatBlob(t.Context(), digest.FromString("loose")); err != nil {
+		t.Errorf("a blob that no manifest names: %v", err)
+	}
+	flush(t, l)
+	wantNames(t, dir, "app/hello:v1")
+}
+
+// Under another boot id the same directory is one that the power was cut from.
+func TestAfterAPowerCutTheIndexIsMadeAnew(t *testing.T) {
+	dir := t.TempDir()
+	kill(t, dir)
+	t.Setenv(control.BootVariable, "another")
+	r := repo(t, open(t, dir), "app/hello")
+	if _, err := r.StatBlob(t.Context(), digest.FromString("loose")); !errors.Is(err, berth.ErrBlobUnknown) {
+		t.Errorf("the old index is believed: %v", err)
+	}
+}
+
+func TestWhatWasFlushedOutlivesThePower(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	r := repo(t, l, "app/hello")
+	before := pushImage(t, r, "before", "v1")
+	flush(t, l)
+	loose := uploadBlob(t, r, "loose")
+	after := open(t, crash(t, dir))
+	wantImage(t, after, "app/hello", "v1", before)
+	if _, err := repo(t, after, "app/hello").StatBlob(t.Context(), loose.Digest); !errors.Is(err, berth.ErrBlobUnknown) {
+		t.Errorf("a blob that no manifest names: %v", err)
+	}
+}
+
+// After a power cut a file may have any content, whatever its size says.
+func TestABlobIsHashedBeforeItIsBelievedAgain(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	img := pushImage(t, repo(t, l, "app/hello"), "the layer", "v1")
+	flush(t, l)
+	copied := crash(t, dir)
+	if err := os.WriteFile(filepath.Join(copied, blobPath(img.layer.Digest)), []byte("THE layer"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	after := open(t, copied)
+	r := repo(t, after, "app/hello")
+	if _, err := r.StatBlob(t.Context(), img.layer.Digest); !errors.Is(err, berth.ErrBlobUnknown) {
+		t.Errorf("the damaged blob is vouched for: %v", err)
+	}
+	if _, err := r.NewUpload(t.Context(), &berth.UploadOptions{Mount: img.layer.Digest, From: "app/hello"}); err != nil {
+		t.Errorf("the damaged blob was mounted: %v", err)
+	}
+	uploadBlob(t, r, "the layer")
+	wantImage(t, after, "app/hello", "v1", img)
+}
+
+func TestALayoutThatWasClosedCanBeCopied(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	r := repo(t, l, "app/hello")
+	img, loose := pushImage(t, r, "layer", "v1"), uploadBlob(t, r, "loose")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	copied := open(t, crash(t, dir))
+	wantImage(t, copied, "app/hello", "v1", img)
+	wantBlob(t, repo(t, copied, "app/hello"), loose)
+}
+
+func TestPowerModeKeepsTheIndexOverAPowerCut(t *testing.T) {
+	dir := t.TempDir()
+	l := openWith(t, dir, &Options{Durability: Power})
+	loose := uploadBlob(t, repo(t, l, "app/hello"), "loose")
+	for _, d := range []Durability{Power, Process} {
+		after := openWith(t, crash(t, dir), &Options{Durability: d})
+		wantBlob(t, repo(t, after, "app/hello"), loose)
+	}
+}
+
+func TestDurabilityRises(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	r := repo(t, l, "app/hello")
+	before := uploadBlob(t, r, "before")
+	if err := l.Raise(t.Context(), Power); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Raise(t.Context(), Process); err != nil || l.Durability() != Power {
+		t.Errorf("it fell to %v, %v", l.Durability(), err)
+	}
+	after := uploadBlob(t, r, "after")
+	survivor := repo(t, open(t, crash(t, dir)), "app/hello")
+	wantBlob(t, survivor, before)
+	wantBlob(t, survivor, after)
+}
+
+// A layout of process mode that was left by a killed process is opened in power mode: what it holds
+// has that promise as well.
+func TestPowerModeTakesOverWhatWasLeft(t *testing.T) {
+	dir := t.TempDir()
+	kill(t, dir)
+	l := openWith(t, dir, &Options{Durability: Power})
+	uploadBlob(t, repo(t, l, "app/hello"), "more")
+	survivor := repo(t, open(t, crash(t, dir)), "app/hello")
+	if _, err := survivor.StatBlob(t.Context(), digest.FromString("loose")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestParseDurability(t *testing.T) {
+	for _, d := range []Durability{Process, Power} {
+		if got, err := ParseDurability(d.String()); err != nil || got != d {
+			t.Errorf("%s: got %v, %v", d, got, err)
+		}
+	}
+	if _, err := ParseDurability("fast"); err == nil {
+		t.Error(`"fast" is taken`)
+	}
+}
+
+func TestRebuildOnRequest(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	img := pushImage(t, repo(t, l, "app/hello"), "layer", "v1")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wantImage(t, openWith(t, dir, &Options{Rebuild: true}), "app/hello", "v1", img)
+}
+
+func TestALayoutThatIsRenamedWhileOpen(t *testing.T) {
+	parent := t.TempDir()
+	old, renamed := filepath.Join(parent, "old"), filepath.Join(parent, "renamed")
+	l := open(t, old)
+	r := repo(t, l, "app/hello")
+	first := pushImage(t, r, "first", "v1")
+	if err := os.Rename(old, renamed); err != nil {
+		t.Skip("an open directory cannot be renamed here:", err)
+	}
+	second := pushImage(t, r, "second", "v2")
+	flush(t, l)
+	wantNames(t, renamed, "app/hello:v1", "app/hello:v2")
+	if _, err := os.Stat(old); err == nil {
+		t.Error("the old directory has come back")
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, renamed)
+	wantImage(t, again, "app/hello", "v1", first)
+	wantImage(t, again, "app/hello", "v2", second)
+}
