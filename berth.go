@@ -56,7 +56,7 @@ const MaxManifestSize = 4 << 20
 // Registry is a set of repositories.
 type Registry interface {
 	// Repository returns the repository of that name. It validates the name and does no I/O: a
-	// repository exists as soon as something is in it.
+	// repository exists as soon as a manifest is in it.
 	//
 	// Errors: ErrNameInvalid.
 	Repository(name string) (Repository, error)
@@ -150,7 +150,7 @@ type ManifestStore interface {
 type Lister interface {
 	// Tags yields all tags greater than after, in byte order.
 	//
-	// Errors: ErrNameUnknown where the repository holds nothing.
+	// Errors: ErrNameUnknown where the repository holds no manifest.
 	Tags(ctx context.Context, after string) iter.Seq2[string, error]
 
 	// Referrers yields the descriptors of the manifests whose subject is the given digest, in the

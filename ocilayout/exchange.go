@@ -9,6 +9,7 @@ import (
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/internal/control"
 	"github.com/berthoci/berth/internal/durable"
 )
@@ -16,9 +17,9 @@ import (
 const (
 	// outgoingFor is how long a file that was index.json is kept and looked at: a program that had
 	// opened it before the names were exchanged may write to it afterwards.
-	outgoingFor = 2 * time.Second
+	outgoingFor = 10 * time.Second
 	// maxOutgoing bounds how many are kept.
-	maxOutgoing = 32
+	maxOutgoing = 128
 	// lockName is the lock under which BuildKit rewrites index.json. It fails where it finds the lock
 	// taken, and does not wait: so it is held for the exchange and no longer.
 	lockName = v1.ImageIndexFile + ".lock"
@@ -47,8 +48,12 @@ func (p *publisher) exchange(ctx context.Context, next projected, temp string) (
 	if old == "" {
 		return true, nil
 	}
-	p.outgoing = append(p.outgoing, outgoing{old, known, time.Now().Add(outgoingFor)})
-	merged, err := p.lookAt(ctx, &p.outgoing[len(p.outgoing)-1])
+	o := outgoing{old, known, time.Now().Add(outgoingFor)}
+	merged, err := p.lookAt(ctx, &o)
+	p.outgoing = append(p.outgoing, o)
+	if errors.Is(err, berth.ErrLayoutInvalid) {
+		err = nil // it is being written, or damaged: time will tell
+	}
 	return err == nil && !merged, err
 }
 
@@ -107,16 +112,27 @@ func (p *publisher) retire(now time.Time) {
 	kept := p.outgoing[:0]
 	for i := range p.outgoing {
 		o := &p.outgoing[i]
-		if _, err := p.lookAt(context.Background(), o); err != nil {
-			p.layout.log.Warn("an edit of index.json could not be merged", "err", err)
-		}
-		if now.After(o.until) || len(p.outgoing)-i > maxOutgoing {
-			p.layout.dir.Root().Remove(o.name)
+		_, err := p.lookAt(context.Background(), o)
+		if now.Before(o.until) && len(p.outgoing)-i <= maxOutgoing {
+			kept = append(kept, *o)
 			continue
 		}
-		kept = append(kept, *o)
+		p.discard(o, err)
 	}
 	p.outgoing = kept
+}
+
+// discard removes a file that was index.json, or keeps the last one that could not be merged.
+func (p *publisher) discard(o *outgoing, broken error) {
+	root := p.layout.dir.Root()
+	info, err := root.Lstat(o.name)
+	if broken == nil || err != nil || info.Size() == 0 {
+		root.Remove(o.name)
+		return
+	}
+	const aside = control.Dir + "/index.json.damaged"
+	p.layout.log.Warn("index.json was damaged, and was made anew", "err", broken, "copy", p.layout.path(aside))
+	root.Rename(o.name, aside)
 }
 
 // lookAt merges a file that was index.json if it is not what it was.

@@ -286,7 +286,7 @@ func TestRulesThatCannotBeMeant(t *testing.T) {
 
 // Pushes that ask first what is there, and push the manifest later, race with a collection that never
 // rests and has hardly any grace. What was answered is whole.
-func TestCollectionBetrayedNoPush(t *testing.T) {
+func TestCollectionBetraysNoPush(t *testing.T) {
 	dir := t.TempDir()
 	l := openWith(t, dir, &Options{Grace: 50 * time.Millisecond})
 	ctx, stop := context.WithCancel(t.Context())

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -145,6 +146,7 @@ func (l *Layout) repositoriesAfter(ctx context.Context, after string) (names []s
 // nextRepository returns the first repository after the given one that holds a manifest, or "".
 func nextRepository(tx *bolt.Tx, after string) string {
 	from := []byte{}
+	after, _, _ = strings.Cut(after, "\x00") // which no name holds, and keys do
 	if after != "" {
 		from = append([]byte(after), 1) // behind every key that begins with after and a zero byte
 	}

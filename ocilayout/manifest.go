@@ -299,10 +299,28 @@ func enter(tx *bolt.Tx, repo string, desc v1.Descriptor, doc *manifest.Document)
 			return err
 		}
 	}
-	if err := remove(tx, bucketGone, key(repo, d)); err != nil {
+	return errors.Join(retype(tx, repo, desc), remove(tx, bucketGone, key(repo, d)), put(tx, bucketManifests, key(repo, d), rec))
+}
+
+// retype makes the tags of a manifest agree with what it was last pushed as, for bytes that can be
+// more than one type.
+func retype(tx *bolt.Tx, repo string, desc v1.Descriptor) error {
+	var old manifestRecord
+	found, err := get(tx, bucketManifests, key(repo, string(desc.Digest)), &old)
+	if err != nil || !found || old.MediaType == desc.MediaType {
 		return err
 	}
-	return put(tx, bucketManifests, key(repo, d), rec)
+	for _, tag := range tagsOf(tx, repo, desc.Digest) {
+		var rec tagRecord
+		if _, err := get(tx, bucketTags, key(repo, tag), &rec); err != nil {
+			return err
+		}
+		rec.Descriptor.MediaType = desc.MediaType
+		if err := put(tx, bucketTags, key(repo, tag), rec); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *repository) DeleteManifest(ctx context.Context, d digest.Digest) error {

@@ -32,10 +32,8 @@ func (p *publisher) merge(ctx context.Context, name string, file *indexFile, bas
 	if err != nil {
 		return err
 	}
-	// A fresh index goes on counting where the lost one ended.
-	m := &merger{layout: p.layout, ctx: ctx, gen: max(now, file.Generation) + 1, base: base, named: map[string]bool{}}
-	m.removes = p.exact
-	if file.Generation > 0 && now > 0 {
+	m := &merger{layout: p.layout, ctx: ctx, floor: file.Generation + 1, fresh: now == 0, base: base, removes: p.exact, named: map[string]bool{}}
+	if file.says && !m.fresh {
 		m.base, m.removes = file.Generation, true
 	}
 	again, err := p.layout.readIndexFile(name, m.take)
@@ -52,24 +50,33 @@ func (p *publisher) merge(ctx context.Context, name string, file *indexFile, bas
 type merger struct {
 	layout  *Layout
 	ctx     context.Context // of the one call that it is for
-	gen     uint64
-	base    uint64 // generation that the edit was based on
-	removes bool   // the file says so itself: what it does not list was taken out
+	fresh   bool            // the index knows nothing, and is to look so until all is merged
+	floor   uint64          // a fresh index goes on counting where the lost one ended
+	base    uint64          // generation that the edit was based on
+	removes bool            // the file says so itself: what it does not list was taken out
 	images  []*outside
 	foreign []json.RawMessage
 	named   map[string]bool // keys of all that the file lists
 }
 
+// flush merges the entries that are gathered, and forgets them.
+func (m *merger) flush() error {
+	return m.layout.writer.commitAlways(m.ctx, change{hidden: m.fresh, write: func(tx *bolt.Tx, gen uint64) error {
+		return m.writeImages(tx, max(gen, m.floor))
+	}})
+}
+
 // finish merges the last entries, and what can only be known at the end.
 func (m *merger) finish() error {
-	return m.layout.writer.commitAlways(m.ctx, change{write: func(tx *bolt.Tx, _ uint64) error {
-		if err := m.writeImages(tx); err != nil {
+	return m.layout.writer.commitAlways(m.ctx, change{write: func(tx *bolt.Tx, gen uint64) error {
+		gen = max(gen, m.floor)
+		if err := m.writeImages(tx, gen); err != nil {
 			return err
 		}
-		if err := m.removeUnlisted(tx); err != nil {
+		if err := m.removeUnlisted(tx, gen); err != nil {
 			return err
 		}
-		return errors.Join(m.writeForeign(tx), setGeneration(tx, max(m.gen, generation(tx))))
+		return errors.Join(m.writeForeign(tx), setGeneration(tx, gen))
 	}})
 }
 
@@ -115,9 +122,7 @@ func (m *merger) take(raw json.RawMessage) error {
 	if len(m.images) < mergeBatch {
 		return nil
 	}
-	return m.layout.writer.commitAlways(m.ctx, change{hidden: true, write: func(tx *bolt.Tx, _ uint64) error {
-		return m.writeImages(tx)
-	}})
+	return m.flush()
 }
 
 // tagKeyOf returns the key of the tag that an entry's name stands for, or nil.
@@ -154,10 +159,14 @@ func (m *merger) understand(raw json.RawMessage) (*outside, error) {
 	}
 	entry.desc.Annotations = othersAnnotations(desc.Annotations)
 	held, err := m.compare(entry)
-	if err != nil || held {
+	if err != nil || entry.known {
 		return entry, err
 	}
-	return entry, m.layout.walk(desc, 0, func(n node) { entry.nodes = append(entry.nodes, n) })
+	err = m.layout.walk(desc, 0, func(n node) { entry.nodes = append(entry.nodes, n) })
+	if held {
+		err = nil // it is there, if damaged
+	}
+	return entry, err
 }
 
 // compare reports whether the entry's manifest is a member of its repository already, and notes in
@@ -215,10 +224,10 @@ func (l *Layout) walk(desc v1.Descriptor, depth int, visit func(node)) error {
 	return nil
 }
 
-// writeImages writes the entries that are gathered, and forgets them.
-func (m *merger) writeImages(tx *bolt.Tx) error {
+// writeImages writes the entries that are gathered, and forgets them when that has worked.
+func (m *merger) writeImages(tx *bolt.Tx, gen uint64) error {
 	for _, entry := range m.images {
-		if err := m.writeEntry(tx, entry); err != nil {
+		if err := m.writeEntry(tx, entry, gen); err != nil {
 			return err
 		}
 	}
@@ -226,22 +235,25 @@ func (m *merger) writeImages(tx *bolt.Tx) error {
 	return nil
 }
 
-func (m *merger) writeEntry(tx *bolt.Tx, entry *outside) error {
+func (m *merger) writeEntry(tx *bolt.Tx, entry *outside, gen uint64) error {
 	follow, err := m.follows(tx, entry)
 	if err != nil || !follow {
 		return err
-	}
-	if entry.tag != "" {
-		if err := setTag(tx, entry.repo, entry.tag, tagRecord{m.gen, entry.desc, now()}); err != nil {
-			return err
-		}
 	}
 	for _, n := range entry.nodes {
 		if err := m.layout.enterOutside(tx, entry.repo, n); err != nil {
 			return err
 		}
 	}
-	return nil
+	if entry.tag == "" {
+		return nil
+	}
+	var held manifestRecord
+	if _, err := get(tx, bucketManifests, key(entry.repo, string(entry.desc.Digest)), &held); err != nil {
+		return err
+	}
+	entry.desc.MediaType = held.MediaType
+	return setTag(tx, entry.repo, entry.tag, tagRecord{gen, entry.desc, now()})
 }
 
 // follows decides for one entry whether the file's word counts.
@@ -274,12 +286,15 @@ func (l *Layout) enterOutside(tx *bolt.Tx, repo string, n node) error {
 			return err
 		}
 	}
+	if has(tx, bucketManifests, key(repo, string(n.desc.Digest))) {
+		return nil
+	}
 	return enter(tx, repo, n.desc, n.doc)
 }
 
 // removeUnlisted ends the tags that the other program had before it, and left out. A manifest that
 // had no tag stays: one that the other program has tagged is listed under that name alone.
-func (m *merger) removeUnlisted(tx *bolt.Tx) error {
+func (m *merger) removeUnlisted(tx *bolt.Tx, gen uint64) error {
 	if !m.removes {
 		return nil
 	}
@@ -298,7 +313,7 @@ func (m *merger) removeUnlisted(tx *bolt.Tx) error {
 		return nil
 	})
 	for _, k := range unlisted {
-		err = errors.Join(err, removeTag(tx, firstPart(k), lastPart(k), m.gen))
+		err = errors.Join(err, removeTag(tx, firstPart(k), lastPart(k), gen))
 	}
 	return err
 }

@@ -298,7 +298,11 @@ func TestADamagedIndexFileIsMadeAnew(t *testing.T) {
 	}
 	l = open(t, dir)
 	wantImage(t, l, "app", "v1", img)
+	flush(t, l)
 	wantNames(t, dir, "app:v1")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
 	if data, err := os.ReadFile(filepath.Join(dir, ".berth", "index.json.damaged")); err != nil || len(data) == 0 {
 		t.Errorf("no copy was kept: %v", err)
 	}

@@ -17,13 +17,13 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berthoci/berth"
-	"github.com/berthoci/berth/internal/control"
 	"github.com/berthoci/berth/internal/durable"
 )
 
 // indexFile is what one reading of an index.json found. Its entries are not kept: they may be many.
 type indexFile struct {
-	projected // Generation: what the file was based on, 0 where it does not say
+	projected // Generation: what the file was based on
+	says      bool // that it was based on that
 	untouched bool
 }
 
@@ -80,8 +80,8 @@ func parseIndexFile(dec *json.Decoder, visit func(json.RawMessage) error) (*inde
 		return nil, err
 	}
 	sum, _ := list.end()
-	gen, _ := strconv.ParseUint(annotations[annotationGeneration], 10, 64)
-	return &indexFile{projected{Generation: gen}, annotations[annotationChecksum] == sum}, nil
+	gen, err := strconv.ParseUint(annotations[annotationGeneration], 10, 64)
+	return &indexFile{projected{Generation: gen}, err == nil, annotations[annotationChecksum] == sum}, nil
 }
 
 func parseEntries(dec *json.Decoder, list *listWriter, visit func(json.RawMessage) error) error {
@@ -130,21 +130,27 @@ func broken(err error) error {
 	return fmt.Errorf("%w: it does not parse as JSON (%w)", berth.ErrLayoutInvalid, err)
 }
 
-// mergeOutside takes in what another program wrote to index.json.
+// mergeOutside takes in what another program wrote to index.json. A file that does not parse may be
+// one that is being written: it is replaced, and looked at again for some time, as every file that was
+// index.json. An index that knows nothing cannot replace it.
 func (p *publisher) mergeOutside(ctx context.Context) error {
 	if p.unchanged() {
 		return nil
 	}
 	_, now, err := p.mergeFile(ctx, v1.ImageIndexFile, p.last)
-	switch {
-	case err == nil:
+	if errors.Is(err, berth.ErrLayoutInvalid) {
+		fresh, freshErr := p.isFresh()
+		if fresh || freshErr != nil {
+			return errors.Join(err, freshErr)
+		}
+		p.wake()
+		return nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		now, err = projected{}, nil // to be made anew
+	}
+	if err == nil {
 		p.last = now
-		return nil
-	case errors.Is(err, fs.ErrNotExist):
-		p.last = projected{} // to be made anew
-		return nil
-	case errors.Is(err, berth.ErrLayoutInvalid):
-		return p.setAside(err)
 	}
 	return err
 }
@@ -178,7 +184,7 @@ func (p *publisher) mergeFile(ctx context.Context, name string, known projected)
 
 // readSettled reads an index.json that another program may be writing at this moment.
 func (p *publisher) readSettled(ctx context.Context, name string) (file *indexFile, err error) {
-	const attempts = 5
+	const attempts = 4
 	for attempt := range attempts {
 		file, err = p.layout.readIndexFile(name, nil)
 		if !errors.Is(err, berth.ErrLayoutInvalid) || errors.Is(err, errNoIndexFile) {
@@ -200,22 +206,4 @@ func (p *publisher) readSettled(ctx context.Context, name string) (file *indexFi
 func (p *publisher) isFresh() (bool, error) {
 	gen, err := p.generation()
 	return gen == 0, err
-}
-
-// setAside keeps a copy of an index.json that does not parse, so that the index can replace it. An
-// index that knows nothing cannot.
-func (p *publisher) setAside(broken error) error {
-	fresh, err := p.isFresh()
-	if err != nil || fresh {
-		return errors.Join(broken, err)
-	}
-	const aside = control.Dir + "/index.json.damaged"
-	p.layout.log.Warn("index.json was damaged and is made anew", "err", broken, "copy", p.layout.path(aside))
-	root := p.layout.dir.Root()
-	root.Remove(aside)
-	if err := root.Rename(v1.ImageIndexFile, aside); err != nil {
-		return err
-	}
-	p.last = projected{}
-	return nil
 }
