@@ -3,6 +3,10 @@
 TOOLS := $(CURDIR)/bin/tools
 VERSION_OF_TOOLS := internal/tools/go.mod
 MODULES := . internal/e2e internal/tools
+ROUNDS ?= 1000
+CUTS ?= 100
+PUSHES ?= 10000
+OPERATIONS ?= 100000
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -28,6 +32,16 @@ lint: $(TOOLS)/staticcheck ## gofmt, go vet, staticcheck, buf lint
 	go vet ./...
 	staticcheck ./...
 	cd internal/e2e && go vet ./... && staticcheck ./...
+
+torture: ## kill -9 a store ROUNDS times, race PUSHES with a collection, compare OPERATIONS with the model
+	go build -o bin/torture ./cmd/torture
+	bin/torture torture --rounds $(ROUNDS)
+	go test ./ocilayout -count=1 -v -timeout 60m -run TestCollectionBetraysNoPush -pushes $(PUSHES)
+	go test ./ocilayout -count=1 -v -timeout 60m -run TestALayoutDoesAsTheModel -operations $(OPERATIONS)
+
+powercut: ## cut the power of a store under load CUTS times, and look at what it left (root, Linux)
+	go build -o bin/torture ./cmd/torture
+	bin/torture powercut --cuts $(CUTS)
 
 e2e: ## drive real programs: skopeo, umoci, crane, regctl, distribution
 	cd internal/e2e && go test -count=1 -timeout 20m ./...
@@ -58,4 +72,4 @@ $(TOOLS)/buf: $(VERSION_OF_TOOLS)
 	cd internal/tools && go build -o $(TOOLS)/ github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 	@touch $@
 
-.PHONY: help demo build test race lint e2e generate generate-check tidy-check cross clean
+.PHONY: help demo build test race lint torture powercut e2e generate generate-check tidy-check cross clean

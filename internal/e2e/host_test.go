@@ -69,12 +69,15 @@ type hostImage struct {
 	blobs map[digest.Digest][]byte
 }
 
-func newHostImage() (*hostImage, error) {
+func newHostImage() (*hostImage, error) { return newHostImageOf(hostLayerSize, hostLayerSize) }
+
+// newHostImageOf makes an image with layers of these sizes.
+func newHostImageOf(sizes ...int) (*hostImage, error) {
 	m := &hostImage{blobs: map[digest.Digest][]byte{}}
 	manifest := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest}
 	manifest.Config = m.add(v1.MediaTypeImageConfig, []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`))
-	for range 2 {
-		content := make([]byte, hostLayerSize)
+	for _, size := range sizes {
+		content := make([]byte, size)
 		rand.Read(content)
 		manifest.Layers = append(manifest.Layers, m.add(v1.MediaTypeImageLayer, content))
 	}
