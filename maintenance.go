@@ -63,7 +63,7 @@ type GCOptions struct {
 type KeepRule struct {
 	// Repositories is a pattern for names: "*" matches within one path element, "**" across them.
 	Repositories string `json:"repositories"`
-	// Newest is how many tags each of them keeps, by the time at which they were last pushed.
+	// Newest is how many tags each of them keeps: those that were pushed last.
 	Newest int `json:"newest"`
 }
 

@@ -1,19 +1,25 @@
 package ocilayout
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/berthoci/berth"
 )
@@ -84,8 +90,8 @@ func concurrently(b *testing.B, c, n int, work func(i int) error) time.Duration 
 	return time.Since(start)
 }
 
-// parts are the three files of a small image, which no two have in common.
-func parts3() (layer, config []byte, raw func() []byte) {
+// smallParts are the three files of a small image, which no two have in common.
+func smallParts() (layer, config []byte, raw func() []byte) {
 	layer, config = make([]byte, 2048), make([]byte, 512)
 	rand.Read(layer)
 	rand.Read(config)
@@ -96,7 +102,7 @@ func parts3() (layer, config []byte, raw func() []byte) {
 }
 
 func pushSmall(ctx context.Context, r berth.Repository, tag string) error {
-	layer, config, raw := parts3()
+	layer, config, raw := smallParts()
 	for _, content := range [][]byte{layer, config} {
 		up, err := r.NewUpload(ctx, nil)
 		if err != nil {
@@ -115,7 +121,7 @@ func pushSmall(ctx context.Context, r berth.Repository, tag string) error {
 
 // bareFiles writes the files of a small image as the barest program would.
 func bareFiles(dir string, flush bool) error {
-	layer, config, raw := parts3()
+	layer, config, raw := smallParts()
 	for _, content := range [][]byte{layer, config, raw()} {
 		name := hex.EncodeToString([]byte(digest.FromBytes(content).Encoded()))[:64]
 		if err := bareFile(filepath.Join(dir, "new"+name), filepath.Join(dir, "done", name), content, flush); err != nil {
@@ -170,4 +176,290 @@ func benchSmallImages(b *testing.B, mode Durability, c int) {
 	}, func() time.Duration {
 		return concurrently(b, c, n, func(int) error { return bareFiles(dir, mode == Power) })
 	})
+}
+
+// BenchmarkIngest stores a blob of 1 GiB. The floor is SHA-256 of the same bytes on one core.
+func BenchmarkIngest(b *testing.B) {
+	const size, step = 1 << 30, 1 << 20
+	content := make([]byte, step)
+	rand.Read(content)
+	hash := func() (digest.Digest, time.Duration) {
+		start, d := time.Now(), digest.SHA256.Digester()
+		for range size / step {
+			d.Hash().Write(content)
+		}
+		return d.Digest(), time.Since(start)
+	}
+	want, _ := hash()
+	for _, mode := range []Durability{Process, Power} {
+		b.Run(mode.String(), func(b *testing.B) {
+			l := openBench(b, filepath.Join(scratch(b), "layout"), mode)
+			r, err := l.Repository("app/big")
+			if err != nil {
+				b.Fatal(err)
+			}
+			compare(b, func() time.Duration {
+				start := time.Now()
+				up, err := r.NewUpload(b.Context(), nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.Copy(up, &repeated{content, size}); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := up.Commit(b.Context(), want); err != nil {
+					b.Fatal(err)
+				}
+				took := time.Since(start)
+				forgetAll(b, l, r, want)
+				return took
+			}, func() time.Duration {
+				_, took := hash()
+				return took
+			})
+		})
+	}
+}
+
+// repeated reads the same bytes until so many were read.
+type repeated struct {
+	content []byte
+	left    int
+}
+
+func (r *repeated) Read(p []byte) (int, error) {
+	if r.left == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, r.content[len(r.content)-1-(r.left-1)%len(r.content):])
+	r.left -= n
+	return n, nil
+}
+
+// forgetAll removes a blob, so that the next round stores it anew on an even disk.
+func forgetAll(b *testing.B, l *Layout, r berth.Repository, d digest.Digest) {
+	b.Helper()
+	if err := r.DeleteBlob(b.Context(), d); err != nil {
+		b.Fatal(err)
+	}
+	if err := l.Flush(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := l.GC(b.Context(), &berth.GCOptions{Grace: -1}); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// tagged is a layout with so many tags, all of one small image.
+func tagged(b *testing.B, dir string, n int) {
+	b.Helper()
+	l, err := Open(b.Context(), dir, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	r, err := l.Repository("app/tagged")
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := pushSmall(b.Context(), r, "first"); err != nil {
+		b.Fatal(err)
+	}
+	m, err := r.FetchManifest(b.Context(), "first")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for begin := 0; begin < n; begin += 1000 {
+		var tags []string
+		for i := begin; i < min(n, begin+1000); i++ {
+			tags = append(tags, fmt.Sprintf("v%07d", i))
+		}
+		if _, err := r.PushManifest(b.Context(), m.Raw, &berth.PushOptions{Tags: tags}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// sizes are the numbers of tags that are compared; the floor is the first.
+var sizes = []int{100, 10_000, 100_000}
+
+// BenchmarkTags does the same at some numbers of tags. The floor is what it costs at 100.
+func BenchmarkTags(b *testing.B) {
+	dir := scratch(b)
+	layouts := map[int]*Layout{}
+	for _, n := range sizes {
+		path := filepath.Join(dir, fmt.Sprint(n))
+		tagged(b, path, n)
+		layouts[n] = openBench(b, path, Process)
+	}
+	number := 0
+	works := map[string]func(berth.Repository) error{
+		"push": func(r berth.Repository) error {
+			number++
+			return pushSmall(b.Context(), r, fmt.Sprintf("more%d", number))
+		},
+		"resolve": func(r berth.Repository) error {
+			_, err := r.Resolve(b.Context(), "v0000050")
+			return err
+		},
+		"page": func(r berth.Repository) error {
+			left := 100
+			for _, err := range r.Tags(b.Context(), "v0000000") {
+				if left--; err != nil || left == 0 {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	for name, times := range map[string]int{"push": 10_000, "resolve": 1000, "page": 1000} {
+		for _, n := range sizes[1:] {
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+				compare(b, func() time.Duration { return repeat(b, layouts[n], times, works[name]) },
+					func() time.Duration { return repeat(b, layouts[sizes[0]], times, works[name]) })
+			})
+		}
+	}
+}
+
+// repeat does the same many times: for long enough that pushes meet the writing of index.json.
+func repeat(b *testing.B, l *Layout, n int, work func(berth.Repository) error) time.Duration {
+	b.Helper()
+	r, err := l.Repository("app/tagged")
+	if err != nil {
+		b.Fatal(err)
+	}
+	return concurrently(b, 1, n, func(int) error { return work(r) })
+}
+
+// BenchmarkOpen opens a layout that was closed well. The floor is opening one of a hundred tags.
+func BenchmarkOpen(b *testing.B) {
+	dir := scratch(b)
+	for _, n := range sizes {
+		tagged(b, filepath.Join(dir, fmt.Sprint(n)), n)
+	}
+	open := func(n int) func() time.Duration {
+		return func() time.Duration {
+			start := time.Now()
+			l, err := Open(b.Context(), filepath.Join(dir, fmt.Sprint(n)), nil)
+			took := time.Since(start)
+			if err != nil {
+				b.Fatal(err)
+			}
+			l.Close()
+			return took
+		}
+	}
+	for _, n := range sizes[1:] {
+		b.Run(fmt.Sprint(n), func(b *testing.B) { compare(b, open(n), open(sizes[0])) })
+	}
+}
+
+// BenchmarkMemory tells the anonymous memory of a process that has a layout of 100 000 tags open, has
+// pushed into it and published index.json.
+func BenchmarkMemory(b *testing.B) {
+	dir := filepath.Join(scratch(b), "layout")
+	tagged(b, dir, 100_000)
+	cmd := exec.CommandContext(b.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), memoryVariable+"="+dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		b.Fatal(err)
+	}
+	var kib float64
+	if _, err := fmt.Sscan(string(out), &kib); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(kib/1024, "RssAnon-MiB")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkGC collects a layout of 100 000 manifests, a tenth of which are deleted. The floor is
+// looking at each of its files once.
+func BenchmarkGC(b *testing.B) {
+	const n = 100_000
+	dir := filepath.Join(scratch(b), "layout")
+	l := openBench(b, dir, Process)
+	r, err := l.Repository("app/many")
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := pushSmall(b.Context(), r, "first"); err != nil {
+		b.Fatal(err)
+	}
+	first, err := r.FetchManifest(b.Context(), "first")
+	if err != nil {
+		b.Fatal(err)
+	}
+	numbered := func(i int) []byte {
+		return bytes.Replace(first.Raw, []byte(`{`), fmt.Appendf(nil, `{"annotations":{"n":"%d"},`, i), 1)
+	}
+	concurrently(b, 8, n, func(i int) error {
+		_, err := r.PushManifest(b.Context(), numbered(i), nil)
+		return err
+	})
+	round := 0
+	compare(b, func() time.Duration {
+		round++
+		for i := round; i < n; i += 10 * rounds {
+			if err := r.DeleteManifest(b.Context(), digest.FromBytes(numbered(i))); err != nil {
+				b.Fatal(err)
+			}
+		}
+		start := time.Now()
+		if _, err := l.GC(b.Context(), &berth.GCOptions{Grace: -1}); err != nil {
+			b.Fatal(err)
+		}
+		return time.Since(start)
+	}, func() time.Duration {
+		start := time.Now()
+		entries, err := os.ReadDir(filepath.Join(dir, "blobs/sha256"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, e := range entries {
+			if _, err := e.Info(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		return time.Since(start)
+	})
+}
+
+// BenchmarkCommit commits small changes, eight at once. The floor is bbolt's own Batch, with the same
+// writes.
+func BenchmarkCommit(b *testing.B) {
+	const n = 4000
+	for _, mode := range []Durability{Process, Power} {
+		b.Run(mode.String(), func(b *testing.B) {
+			l := openBench(b, filepath.Join(scratch(b), "layout"), mode)
+			if err := pushSmall(b.Context(), must(l.Repository("app/first")), "v1"); err != nil {
+				b.Fatal(err)
+			}
+			number := atomic.Int64{}
+			write := func(tx *bolt.Tx) error {
+				d := digest.FromString(fmt.Sprint(number.Add(1)))
+				return errors.Join(put(tx, bucketBlobs, key(string(d)), blobRecord{Size: 1}), addMember(tx, "app/first", d))
+			}
+			count := n
+			if mode == Power {
+				count = n / 10
+			}
+			compare(b, func() time.Duration {
+				return concurrently(b, 8, count, func(int) error {
+					return l.writer.commit(b.Context(), change{hidden: true, write: func(tx *bolt.Tx, _ uint64) error { return write(tx) }})
+				})
+			}, func() time.Duration {
+				return concurrently(b, 8, count, func(int) error { return l.db.bolt.Batch(write) })
+			})
+		})
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }

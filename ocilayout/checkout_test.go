@@ -29,25 +29,7 @@ func checkout(t *testing.T, l *Layout) (done func()) {
 	}
 }
 
-// editIndex changes index.json in place, as another program does.
-func editIndex(t *testing.T, dir string, edit func(*v1.Index)) {
-	t.Helper()
-	path := filepath.Join(dir, v1.ImageIndexFile)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var index v1.Index
-	if err := json.Unmarshal(data, &index); err != nil {
-		t.Fatal(err)
-	}
-	edit(&index)
-	if err := os.WriteFile(path, encode(t, index), 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// gc removes every blob that index.json does not lead to, as the collectors of other tools do.
+// gcOutside removes every blob that index.json does not lead to, as the collectors of other tools do.
 func gcOutside(t *testing.T, dir string) {
 	t.Helper()
 	var keep func(descs []v1.Descriptor)
@@ -65,7 +47,7 @@ func gcOutside(t *testing.T, dir string) {
 			}
 		}
 	}
-	editIndex(t, dir, func(index *v1.Index) { keep(index.Manifests) })
+	edit(t, dir, func(index *v1.Index) { keep(index.Manifests) })
 	files, err := os.ReadDir(filepath.Join(dir, "blobs/sha256"))
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +90,7 @@ func TestWhatIsTakenOutWhileCheckedOutLeaves(t *testing.T) {
 			r := repo(t, l, "app/hello")
 			gone, kept := pushImage(t, r, "gone", "v1"), pushImage(t, r, "kept", "v2")
 			done := checkout(t, l)
-			editIndex(t, dir, func(index *v1.Index) {
+			edit(t, dir, func(index *v1.Index) {
 				index.Manifests = index.Manifests[1:] // they are in the order of their tags
 				annotations(index)
 			})

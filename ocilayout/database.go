@@ -174,17 +174,22 @@ func (db *database) setDurability(d Durability) {
 	db.bolt.NoGrowSync = d != Power
 }
 
-// prepare makes the buckets of a new index, and begins anew where the format is an older one.
+// prepare makes the buckets of a new index, and begins anew where the format is an older one. It
+// writes nothing to one that is as it should be.
 func (db *database) prepare() error {
+	var format int
+	err := db.View(func(tx *bolt.Tx) (err error) {
+		format, err = formatOf(tx)
+		return err
+	})
+	switch {
+	case err != nil || format == formatVersion:
+		return err
+	case format > formatVersion:
+		return fmt.Errorf("it has format %d, this berth knows %d: use a newer one", format, formatVersion)
+	}
 	return db.Update(func(tx *bolt.Tx) error {
-		format, err := formatOf(tx)
-		if err == nil && format > formatVersion {
-			err = fmt.Errorf("it has format %d, this berth knows %d: use a newer one", format, formatVersion)
-		}
-		if err == nil && format < formatVersion {
-			err = empty(tx)
-		}
-		if err != nil || format == formatVersion {
+		if err := empty(tx); err != nil {
 			return err
 		}
 		for _, name := range buckets {

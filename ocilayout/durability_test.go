@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -16,18 +17,54 @@ import (
 	"github.com/berthoci/berth/internal/control"
 )
 
-const childVariable = "BERTH_TEST_LAYOUT"
+// These name a layout to the test binary when it is started as another program.
+const (
+	childVariable  = "BERTH_TEST_LAYOUT"
+	memoryVariable = "BERTH_TEST_MEMORY"
+)
 
 // The test binary is also a program that pushes an image and a loose blob, says so, and waits to be
-// killed.
+// killed; and one that tells how much memory a layout takes.
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(childVariable); dir != "" {
-		if err := pushAndWait(dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
+	for variable, work := range map[string]func(string) error{childVariable: pushAndWait, memoryVariable: tellMemory} {
+		if dir := os.Getenv(variable); dir != "" {
+			if err := work(dir); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			os.Exit(0)
 		}
-		os.Exit(1)
 	}
 	os.Exit(m.Run())
+}
+
+// tellMemory prints the anonymous memory, in KiB, of this process after it has worked on a layout.
+func tellMemory(dir string) error {
+	ctx := context.Background()
+	l, err := Open(ctx, dir, nil)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	r, err := l.Repository("app/tagged")
+	if err != nil {
+		return err
+	}
+	for i := range 100 {
+		if err := pushSmall(ctx, r, fmt.Sprint("memory", i)); err != nil {
+			return err
+		}
+		if err := l.Flush(ctx); i%10 == 0 && err != nil {
+			return err
+		}
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return err
+	}
+	_, after, _ := strings.Cut(string(status), "RssAnon:")
+	fmt.Println(strings.Fields(after)[0])
+	return nil
 }
 
 func pushAndWait(dir string) error {

@@ -103,6 +103,7 @@ type Layout struct {
 	publisher *publisher
 	recent    *recent
 	uses      uses
+	chunks    *chunks
 	uploads   uploadTable
 	// maintenance is held by what works on the layout as a whole: a collection, a check, a checkout.
 	maintenance *semaphore.Weighted
@@ -136,7 +137,7 @@ func Open(ctx context.Context, dir string, opts *Options) (_ *Layout, err error)
 }
 
 func newLayout(opts *Options) *Layout {
-	l := &Layout{log: opts.Logger, recent: newRecent(opts.grace()), maintenance: semaphore.NewWeighted(1), started: time.Now()}
+	l := &Layout{log: opts.Logger, recent: newRecent(opts.grace()), chunks: newChunks(), maintenance: semaphore.NewWeighted(1), started: time.Now()}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}

@@ -22,7 +22,7 @@ import (
 
 // indexFile is what one reading of an index.json found. Its entries are not kept: they may be many.
 type indexFile struct {
-	projected // Generation: what the file was based on
+	projected      // Generation: what the file was based on
 	says      bool // that it was based on that
 	untouched bool
 }

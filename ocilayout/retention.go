@@ -246,8 +246,9 @@ func (g *graph) obeys(rule berth.KeepRule) bool {
 }
 
 func (g *graph) keepNewest(n int) (plan []ending) {
+	// Generations tell what came last, also where a clock was set back.
 	slices.SortFunc(g.tags, func(a, b *taggedAs) int {
-		return cmp.Or(-cmp.Compare(a.rec.Pushed, b.rec.Pushed), -cmp.Compare(a.rec.Generation, b.rec.Generation), cmp.Compare(a.name, b.name))
+		return cmp.Or(-cmp.Compare(a.rec.Generation, b.rec.Generation), cmp.Compare(a.name, b.name))
 	})
 	for _, tag := range g.tags[min(n, len(g.tags)):] {
 		plan = append(plan, g.endTag(tag, fmt.Sprintf("not among the newest %d", n))...)

@@ -133,7 +133,14 @@ func (c *collection) judge(algorithm digest.Algorithm, entry fs.DirEntry) (garba
 	if c.needed.has(d) || c.layout.hasRecord(d) {
 		return g, false
 	}
-	return g, c.traces.has(d) || time.Since(info.ModTime()) > max(outsideGrace, c.grace)
+	return g, c.traces.has(d) || c.layout.age(info) > max(outsideGrace, c.grace)
+}
+
+// age is how old a file is. A clock that was set forward since the layout was opened makes none older.
+func (l *Layout) age(info fs.FileInfo) time.Duration {
+	now := time.Now()
+	jumped := now.Round(0).Sub(l.started.Round(0)) - now.Sub(l.started)
+	return now.Sub(info.ModTime()) - max(jumped, 0)
 }
 
 func (l *Layout) hasRecord(d digest.Digest) (found bool) {

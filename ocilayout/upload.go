@@ -32,7 +32,7 @@ const (
 	// maxRestingHashes bounds the hash states that are kept for uploads between two requests; an
 	// upload whose state was dropped is hashed once more from its file.
 	maxRestingHashes = 1024
-	// copyBuffer is the step in which a body is read, hashed and written.
+	// copyBuffer is the step in which index.json is read and written.
 	copyBuffer = 256 << 10
 	// smallUpload is up to how many bytes are kept in memory until the upload is committed or left:
 	// most blobs are small, and then cost one file and no more.
@@ -40,6 +40,8 @@ const (
 	// writeAhead is how many bytes of a large upload are handed to the disk at once, so that a flush
 	// at the end finds little to do.
 	writeAhead = 8 << 20
+	// reserveAhead is the step in which a large upload asks for room on the disk.
+	reserveAhead = 16 << 20
 	// uploadPatience is how long a request waits for another that has the upload.
 	uploadPatience = 10 * time.Second
 )
@@ -121,9 +123,12 @@ type upload struct {
 	small  []byte   // what has arrived, while there is no file
 	file   *os.File // nil: all is in small
 	ahead  int64    // up to here the disk was told to write
+	room   int64    // up to here room was asked for
 	state  *uploadState
 	writer io.Writer
-	over   bool
+	// unsound: the hash is not that of what the file holds.
+	unsound bool
+	over    bool
 }
 
 func (r *repository) NewUpload(ctx context.Context, opts *berth.UploadOptions) (berth.Upload, error) {
@@ -211,6 +216,15 @@ func (u *upload) restore() error {
 	return err
 }
 
+// ready makes the hash sound.
+func (u *upload) ready() error {
+	if !u.unsound {
+		return nil
+	}
+	algorithm, _, _ := strings.Cut(u.id, "-")
+	return u.rehash(digest.Algorithm(algorithm))
+}
+
 // rehash computes the hash state from what has arrived.
 func (u *upload) rehash(algorithm digest.Algorithm) error {
 	u.state.hash = algorithm.Hash()
@@ -222,7 +236,7 @@ func (u *upload) rehash(algorithm digest.Algorithm) error {
 		return err
 	}
 	size, err := io.Copy(u.state.hash, u.file)
-	u.state.size = size
+	u.state.size, u.unsound = size, err != nil
 	return err
 }
 
@@ -232,6 +246,9 @@ func (u *upload) Size() int64 { return u.state.size }
 
 // Write appends p. Where it fails half-way, what was taken is what Size says.
 func (u *upload) Write(p []byte) (n int, err error) {
+	if err := u.ready(); err != nil {
+		return 0, err
+	}
 	if u.file == nil && len(u.small)+len(p) <= smallUpload {
 		u.small = append(u.small, p...)
 		n = len(p)
@@ -240,15 +257,24 @@ func (u *upload) Write(p []byte) (n int, err error) {
 	}
 	u.state.hash.Write(p[:n])
 	u.state.size += int64(n)
-	if err != nil {
-		return n, fmt.Errorf("upload %s: %w", u.id, err)
+	return n, u.failed(err)
+}
+
+func (u *upload) failed(err error) error {
+	if err == nil {
+		return nil
 	}
-	return n, nil
+	return fmt.Errorf("upload %s: %w", u.id, err)
 }
 
 func (u *upload) writeFile(p []byte) (int, error) {
 	if err := u.createFile(); err != nil {
 		return 0, err
+	}
+	if end := u.state.size + int64(len(p)); end > writeAhead && end > u.room {
+		u.room = max(u.room, u.state.size)
+		durable.Reserve(u.file, u.room, reserveAhead)
+		u.room += reserveAhead
 	}
 	n, err := u.writer.Write(p)
 	if err != nil {
@@ -284,12 +310,6 @@ func (u *upload) createFile() (err error) {
 	return nil
 }
 
-// ReadFrom appends all of r in large steps.
-func (u *upload) ReadFrom(r io.Reader) (int64, error) {
-	type onlyWriter struct{ io.Writer }
-	return io.CopyBuffer(onlyWriter{u}, struct{ io.Reader }{r}, make([]byte, copyBuffer))
-}
-
 func (u *upload) Commit(ctx context.Context, d digest.Digest) (v1.Descriptor, error) {
 	if u.over {
 		return v1.Descriptor{}, u.repo.unknownUpload(u.id)
@@ -321,7 +341,7 @@ func (u *upload) matches(d digest.Digest) error {
 	if err := berth.ValidateDigest(d); err != nil {
 		return err
 	}
-	if !strings.HasPrefix(u.id, d.Algorithm().String()+"-") {
+	if u.unsound || !strings.HasPrefix(u.id, d.Algorithm().String()+"-") {
 		if err := u.rehash(d.Algorithm()); err != nil {
 			return err
 		}
@@ -337,6 +357,11 @@ func (u *upload) place(d digest.Digest) error {
 	if err := u.createFile(); err != nil {
 		return err
 	}
+	if u.room > u.state.size {
+		if err := u.file.Truncate(u.state.size); err != nil {
+			return err
+		}
+	}
 	return u.repo.layout.place(u.file, u.path, d, u.state.size)
 }
 
@@ -351,6 +376,9 @@ func (u *upload) Close() error {
 	}
 	u.over = true
 	err = u.file.Close()
+	if u.unsound {
+		u.state.hash = nil
+	}
 	u.repo.layout.uploads.release(u.path, u.state)
 	return err
 }
@@ -411,7 +439,7 @@ func (l *Layout) sweepIngest(starting bool) error {
 	for _, e := range entries {
 		name := ingestPath + "/" + e.Name()
 		info, err := e.Info()
-		left := err == nil && time.Since(info.ModTime()) > abandonedAfter && !l.uploads.inUse(name)
+		left := err == nil && l.age(info) > abandonedAfter && !l.uploads.inUse(name)
 		if left || starting && strings.HasPrefix(e.Name(), durable.TempPrefix) {
 			l.log.Info("abandoned upload removed", "file", e.Name())
 			l.dir.Root().Remove(name)

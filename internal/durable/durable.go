@@ -265,6 +265,11 @@ func (d *Dir) SyncAll() error {
 	})
 }
 
+// Reserve asks for room on the disk for a range behind a file's end, so that writing there finds it in
+// one piece. The file does not get longer. It is a hint: it promises nothing. [os.File.Truncate] to
+// the file's own size gives back what was not used.
+func Reserve(f *os.File, offset, length int64) { reserve(f, offset, length) }
+
 // StartSync tells the system to begin writing a range of a file to disk, and does not wait. It is a
 // hint: it promises nothing.
 func StartSync(f *os.File, offset, length int64) { startSync(f, offset, length) }

@@ -19,13 +19,17 @@ func syncAll(f *os.File) error {
 }
 
 func startSync(f *os.File, offset, length int64) {
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return
+	control(f, func(fd int) { unix.SyncFileRange(fd, offset, length, unix.SYNC_FILE_RANGE_WRITE) })
+}
+
+func reserve(f *os.File, offset, length int64) {
+	control(f, func(fd int) { unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, offset, length) })
+}
+
+func control(f *os.File, do func(fd int)) {
+	if conn, err := f.SyscallConn(); err == nil {
+		conn.Control(func(fd uintptr) { do(int(fd)) })
 	}
-	conn.Control(func(fd uintptr) {
-		unix.SyncFileRange(int(fd), offset, length, unix.SYNC_FILE_RANGE_WRITE)
-	})
 }
 
 func exchange(root *os.Root, a, b string) error {

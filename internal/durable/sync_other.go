@@ -19,6 +19,8 @@ func syncAll(*os.File) error { return ErrNoSyncAll }
 
 func startSync(*os.File, int64, int64) {}
 
+func reserve(*os.File, int64, int64) {}
+
 func exchange(*os.Root, string, string) error { return ErrNoExchange }
 
 func moveNew(root *os.Root, from, to string) error { return moveIfFree(root, from, to) }
