@@ -11,6 +11,9 @@
 // A plugin that was started by [Open] is private: it serves this session and ends with it, whether
 // the session is closed or the process is killed. Two things tell it that its host is gone, each on
 // its own: the lease's stream breaks, and its standard input, a pipe that the host holds, ends.
+//
+// [Attach] starts nothing: it talks to whatever process owns a layout, for work on the layout as a
+// whole.
 package host
 
 import (
@@ -46,6 +49,8 @@ type Options struct {
 	Launcher Launcher
 	// Listen says how the session's address serves the layout.
 	Listen plugin.ListenOptions
+	// Durability is what the registry's answers promise: "process" or "power". Empty: "process".
+	Durability string
 	// Logger is told what the plugin logs. Nil: nobody.
 	Logger *slog.Logger
 }
@@ -70,7 +75,7 @@ func Open(ctx context.Context, opts Options) (_ *Session, err error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg := plugin.Config{Layout: layout, Private: true, Debug: opts.Logger.Enabled(ctx, slog.LevelDebug)}
+	cfg := plugin.Config{Layout: layout, Private: true, Durability: opts.Durability, Debug: opts.Logger.Enabled(ctx, slog.LevelDebug)}
 	s := &Session{}
 	if s.plugin, err = opts.Launcher.Launch(ctx, cfg, opts.Logger); err != nil {
 		return nil, fmt.Errorf("start a registry for %s: %w", layout, err)

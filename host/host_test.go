@@ -39,6 +39,16 @@ func (f *fake) Launch(_ context.Context, cfg plugin.Config, _ *slog.Logger) (Plu
 
 type fakePlugin struct{ *fake }
 
+func (p fakePlugin) GC(context.Context, *berth.GCOptions) (berth.GCReport, error) {
+	return berth.GCReport{}, p.call("gc")
+}
+func (p fakePlugin) Fsck(context.Context, *berth.FsckOptions) (berth.FsckReport, error) {
+	return berth.FsckReport{}, p.call("fsck")
+}
+func (p fakePlugin) Checkout(context.Context) (func(context.Context) error, error) {
+	return func(context.Context) error { return p.call("done") }, p.call("checkout")
+}
+
 func (p fakePlugin) Hello(context.Context) (plugin.Info, error) {
 	return plugin.Info{PID: 42}, p.call("hello")
 }
@@ -61,11 +71,11 @@ func (l fakeLease) Close() error          { return l.call("close lease") }
 
 func TestOpenGoesStepByStep(t *testing.T) {
 	f := &fake{done: make(chan struct{})}
-	s, err := Open(t.Context(), Options{Layout: "some/dir", Launcher: f, Listen: plugin.ListenOptions{ReadOnly: true}})
+	s, err := Open(t.Context(), Options{Layout: "some/dir", Launcher: f, Durability: "power", Listen: plugin.ListenOptions{ReadOnly: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !filepath.IsAbs(f.cfg.Layout) || !f.cfg.Private {
+	if !filepath.IsAbs(f.cfg.Layout) || !f.cfg.Private || f.cfg.Durability != "power" {
 		t.Errorf("launched with %+v", f.cfg)
 	}
 	if e := s.Endpoint(); e.Address != "127.0.0.1:1" || e.Token != "true" || s.Info().PID != 42 {

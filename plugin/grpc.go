@@ -18,19 +18,22 @@ import (
 type stub struct {
 	controlpb.UnimplementedControlServer
 	controller Controller
+	ending     chan struct{} // closed when checkouts are to end
 
 	mu     sync.Mutex // guards the fields below
 	leases map[string]Lease
 }
 
-func newStub(c Controller) *stub { return &stub{controller: c, leases: map[string]Lease{}} }
+func newStub(c Controller) *stub {
+	return &stub{controller: c, ending: make(chan struct{}), leases: map[string]Lease{}}
+}
 
 func (s *stub) Hello(ctx context.Context, _ *controlpb.HelloRequest) (*controlpb.HelloResponse, error) {
 	info, err := s.controller.Hello(ctx)
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	return &controlpb.HelloResponse{Version: info.Version, Layout: []byte(info.Layout), Pid: int64(info.PID)}, nil
+	return infoToProto(info), nil
 }
 
 // Lease holds the lease for as long as the stream is open.
@@ -94,12 +97,16 @@ func (s *stub) Flush(ctx context.Context, _ *controlpb.FlushRequest) (*controlpb
 // client is the host's side.
 type client struct{ control controlpb.ControlClient }
 
+func newClient(conn *grpc.ClientConn) *client {
+	return &client{control: controlpb.NewControlClient(conn)}
+}
+
 func (c *client) Hello(ctx context.Context) (Info, error) {
 	resp, err := c.control.Hello(ctx, &controlpb.HelloRequest{})
 	if err != nil {
 		return Info{}, fromStatus(ctx, err)
 	}
-	return Info{Version: resp.GetVersion(), Layout: string(resp.GetLayout()), PID: int(resp.GetPid())}, nil
+	return infoFromProto(resp), nil
 }
 
 func (c *client) Flush(ctx context.Context) error {
@@ -174,7 +181,7 @@ func toStatus(err error) error {
 	if code == "" {
 		return status.FromContextError(err).Err()
 	}
-	st, detailErr := status.New(codes.FailedPrecondition, err.Error()).WithDetails(&controlpb.Failure{Code: code})
+	st, detailErr := status.New(codes.FailedPrecondition, text(err.Error())).WithDetails(&controlpb.Failure{Code: code})
 	if detailErr != nil {
 		return status.Error(codes.Unknown, err.Error())
 	}
@@ -202,7 +209,9 @@ func fromStatus(ctx context.Context, err error) error {
 	case codes.DeadlineExceeded:
 		return context.DeadlineExceeded
 	case codes.Unavailable:
-		return fmt.Errorf("plugin is gone: %s", st.Message())
+		return fmt.Errorf("%w: %s", ErrGone, st.Message())
+	case codes.Unimplemented:
+		return fmt.Errorf("plugin: %w: it is of an earlier version", berth.ErrUnsupported)
 	}
 	return fmt.Errorf("plugin: %s", st.Message())
 }

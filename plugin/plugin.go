@@ -5,6 +5,9 @@
 // Controller from [Dispense]. What crosses is control only. Blobs travel over HTTP, at the address
 // that [Lease.Listen] returns.
 //
+// Others than the host that started a plugin reach it at a socket, if they may: [ServeControl] answers
+// there, and [Connect] asks.
+//
 // Errors cross as the contract's: errors.Is(err, berth.ErrLayoutInUse) holds in the host although
 // the error was raised in the plugin.
 //
@@ -22,6 +25,8 @@ import (
 	"os"
 
 	goplugin "github.com/hashicorp/go-plugin"
+
+	"github.com/berthoci/berth"
 )
 
 // ProtocolVersion is the version of the control plane that this package speaks.
@@ -57,21 +62,24 @@ type Config struct {
 	Private bool
 	// Scratch is a directory that host and plugin meet in; whoever ends last removes it.
 	Scratch string
+	// Durability is what the answers of the registry promise: "process" or "power". Empty: "process".
+	Durability string
 	// Debug logs more.
 	Debug bool
 }
 
 // wireConfig is a Config as JSON. Paths are bytes: not all of them are UTF-8.
 type wireConfig struct {
-	Layout  []byte `json:"layout"`
-	Private bool   `json:"private"`
-	Scratch []byte `json:"scratch,omitempty"`
-	Debug   bool   `json:"debug,omitempty"`
+	Layout     []byte `json:"layout"`
+	Private    bool   `json:"private"`
+	Scratch    []byte `json:"scratch,omitempty"`
+	Durability string `json:"durability,omitempty"`
+	Debug      bool   `json:"debug,omitempty"`
 }
 
 // Environ is the configuration as an environment variable.
 func (c Config) Environ() (string, error) {
-	data, err := json.Marshal(wireConfig{[]byte(c.Layout), c.Private, []byte(c.Scratch), c.Debug})
+	data, err := json.Marshal(wireConfig{[]byte(c.Layout), c.Private, []byte(c.Scratch), c.Durability, c.Debug})
 	return ConfigVariable + "=" + string(data), err
 }
 
@@ -81,10 +89,12 @@ func ConfigFromEnviron() (Config, error) {
 	if err := json.Unmarshal([]byte(os.Getenv(ConfigVariable)), &w); err != nil || len(w.Layout) == 0 {
 		return Config{}, fmt.Errorf("environment variable %s does not name a layout", ConfigVariable)
 	}
-	return Config{string(w.Layout), w.Private, string(w.Scratch), w.Debug}, nil
+	return Config{string(w.Layout), w.Private, string(w.Scratch), w.Durability, w.Debug}, nil
 }
 
-// Controller is what a host may ask of a plugin. Its methods may run at once.
+// Controller is what a host may ask of a plugin, and what others may ask of the owner of a layout. Its
+// methods may run at once. Only a lease keeps a plugin running: a plugin that ends waits a while for
+// what it was asked to do, and ends checkouts.
 type Controller interface {
 	// Hello tells who the plugin is. It fails if the plugin could not open its layout.
 	//
@@ -95,8 +105,11 @@ type Controller interface {
 	// bounds the call, not the lease.
 	Lease(ctx context.Context) (Lease, error)
 
-	// Flush brings index.json up to date with all that was answered before.
-	Flush(ctx context.Context) error
+	berth.Flusher
+	berth.Collector
+	berth.Checker
+	// Checkout lasts until its function is called, or the program ends that asked for it.
+	berth.Checkouter
 }
 
 // Lease is a host's claim on a plugin.
@@ -117,6 +130,8 @@ type Info struct {
 	// Layout is the directory that it serves.
 	Layout string
 	PID    int
+	// Device and Inode are the directory's. Zero where the system has none.
+	Device, Inode uint64
 }
 
 // ListenOptions say how the layout is served at an address.

@@ -23,12 +23,14 @@ import (
 
 // fake is a controller that a test decides about.
 type fake struct {
-	err   error
-	lease *fakeLease
+	err      error
+	lease    *fakeLease
+	upkeep   fakeUpkeep
+	checkout *fakeCheckout
 }
 
 func (f *fake) Hello(context.Context) (Info, error) {
-	return Info{Version: "v1.2.3", Layout: "/layout", PID: 42}, f.err
+	return Info{Version: "v1.2.3", Layout: "/lay\xffout", PID: 42, Device: 1 << 63, Inode: 7}, f.err
 }
 
 func (f *fake) Flush(ctx context.Context) error {
@@ -53,7 +55,7 @@ type fakeLease struct {
 }
 
 func newFake() *fake {
-	return &fake{lease: &fakeLease{done: make(chan struct{}), gone: make(chan struct{})}}
+	return &fake{lease: &fakeLease{done: make(chan struct{}), gone: make(chan struct{})}, checkout: &fakeCheckout{ended: make(chan struct{})}}
 }
 
 func (l *fakeLease) Listen(_ context.Context, opts ListenOptions) (Endpoint, error) {
@@ -72,7 +74,7 @@ func (l *fakeLease) Close() error {
 func connect(t *testing.T, c Controller) (Controller, *grpc.ClientConn) {
 	t.Helper()
 	listener := bufconn.Listen(1 << 16)
-	server := grpc.NewServer()
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
 	controlpb.RegisterControlServer(server, newStub(c))
 	go server.Serve(listener)
 	conn, err := grpc.NewClient("passthrough:///x", grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -84,14 +86,14 @@ func connect(t *testing.T, c Controller) (Controller, *grpc.ClientConn) {
 		conn.Close()
 		server.Stop()
 	})
-	return &client{control: controlpb.NewControlClient(conn)}, conn
+	return newClient(conn), conn
 }
 
 func TestCallsCross(t *testing.T) {
 	f := newFake()
 	c, _ := connect(t, f)
 	info, err := c.Hello(t.Context())
-	if want := (Info{Version: "v1.2.3", Layout: "/layout", PID: 42}); err != nil || info != want {
+	if want := (Info{Version: "v1.2.3", Layout: "/lay\xffout", PID: 42, Device: 1 << 63, Inode: 7}); err != nil || info != want {
 		t.Errorf("hello: got %+v, %v", info, err)
 	}
 	if err := c.Flush(t.Context()); err != nil {
@@ -170,11 +172,26 @@ func TestErrorsCross(t *testing.T) {
 		c, _ := connect(t, f)
 		_, helloErr := c.Hello(t.Context())
 		_, leaseErr := c.Lease(t.Context())
-		for call, err := range map[string]error{"hello": helloErr, "lease": leaseErr, "flush": c.Flush(t.Context())} {
+		_, gcErr := c.GC(t.Context(), nil)
+		_, fsckErr := c.Fsck(t.Context(), nil)
+		_, checkoutErr := c.Checkout(t.Context())
+		for call, err := range map[string]error{
+			"hello": helloErr, "lease": leaseErr, "flush": c.Flush(t.Context()),
+			"gc": gcErr, "fsck": fsckErr, "checkout": checkoutErr,
+		} {
 			if !errors.Is(err, sentinel) || err.Error() != f.err.Error() {
 				t.Errorf("%s: got %v, want %v", call, err, f.err)
 			}
 		}
+	}
+}
+
+func TestErrorsThatAreNotUTF8Cross(t *testing.T) {
+	f := newFake()
+	f.err = fmt.Errorf("layout /\xff: %w", berth.ErrLayoutInvalid)
+	c, _ := connect(t, f)
+	if err := c.Flush(t.Context()); !errors.Is(err, berth.ErrLayoutInvalid) || err.Error() != "layout /\uFFFD: not an OCI image layout" {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -203,7 +220,7 @@ func TestErrorsWithoutACodeCross(t *testing.T) {
 }
 
 func TestConfigGoesThroughTheEnvironment(t *testing.T) {
-	want := Config{Layout: "/a b/ü\xff", Private: true, Scratch: "/tmp/x", Debug: true}
+	want := Config{Layout: "/a b/ü\xff", Private: true, Scratch: "/tmp/x", Durability: "power", Debug: true}
 	variable, err := want.Environ()
 	if err != nil {
 		t.Fatal(err)

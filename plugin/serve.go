@@ -15,7 +15,7 @@ import (
 	"github.com/berthoci/berth/plugin/internal/controlpb"
 )
 
-// maxMessage bounds a message of the control plane, in bytes: none is long.
+// maxMessage bounds a message of the control plane, in bytes: what may be longer goes in pieces.
 const maxMessage = 1 << 20
 
 // Serve answers a host's calls with c, until the host or the end of the process ends it. It must be
@@ -65,7 +65,7 @@ func (b *binding) GRPCServer(_ *goplugin.GRPCBroker, s *grpc.Server) error {
 }
 
 func (b *binding) GRPCClient(_ context.Context, _ *goplugin.GRPCBroker, conn *grpc.ClientConn) (any, error) {
-	return &client{control: controlpb.NewControlClient(conn)}, nil
+	return newClient(conn), nil
 }
 
 // LogHandler writes records in the form in which go-plugin's host side reads them, one JSON object

@@ -65,6 +65,10 @@ type Options struct {
 	Anonymous bool
 	// AllowMissing takes images and indexes whose children are missing.
 	AllowMissing bool
+	// Durability is what an answer promises. "process", which empty means too: what was pushed outlives
+	// the process, however that ends, and a second later a power cut as well. "power": each answer
+	// waits for the disk.
+	Durability string
 	// Credentials for remote registries. Nil: what Docker and podman have stored (auth.Docker).
 	Credentials auth.CredentialFunc
 	// PlainHTTP speaks http to these remote hosts (HOST:PORT), beside those of the loopback interface.
@@ -100,10 +104,11 @@ func Open(ctx context.Context, opts *Options) (*Registry, error) {
 		launcher = host.Binary("berth")
 	}
 	session, err := host.Open(ctx, host.Options{
-		Layout:   layout,
-		Launcher: launcher,
-		Listen:   plugin.ListenOptions{Anonymous: opts.Anonymous, AllowMissing: opts.AllowMissing},
-		Logger:   opts.Logger,
+		Layout:     layout,
+		Launcher:   launcher,
+		Listen:     plugin.ListenOptions{Anonymous: opts.Anonymous, AllowMissing: opts.AllowMissing},
+		Durability: opts.Durability,
+		Logger:     opts.Logger,
 	})
 	if err != nil {
 		return nil, err

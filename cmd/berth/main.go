@@ -6,7 +6,8 @@
 //	berth sync --to registry.example.com/team app/hello:v1
 //
 // It exits with 0 when it has done what was asked, with 1 when it could not, with 2 when it was asked
-// in a way that it does not understand, and with 3 when it was asked to compare and found a difference.
+// in a way that it does not understand, and with 3 when it was asked to compare and found a difference,
+// or to check and found a problem. After berth checkout it is what the command exited with.
 package main
 
 import (
@@ -39,7 +40,7 @@ const (
 	exitDrift  = 3
 )
 
-// errDrift ends a command that has found and told a difference.
+// errDrift ends a command that has found and told a difference or a problem.
 var errDrift = errors.New("drift found")
 
 // usageError is a command line that is not understood.
@@ -50,9 +51,13 @@ func run(ctx context.Context, args []string) int {
 	cmd := app.root()
 	cmd.SetArgs(args)
 	err := cmd.ExecuteContext(ctx)
+	var status exitStatus
 	switch {
 	case err == nil:
 		return exitDone
+	case errors.As(err, &status):
+		say(besides(err))
+		return int(status)
 	case errors.Is(err, errDrift):
 		return exitDrift
 	case !app.started: // what cobra says of a mistyped command has several lines
@@ -83,6 +88,9 @@ func isUsage(err error) bool {
 
 // say prints an error, each of joined ones on a line of its own.
 func say(err error) {
+	if err == nil {
+		return
+	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		if line != "" {
 			fmt.Fprintln(os.Stderr, "berth:", line)

@@ -47,7 +47,7 @@ func (a *app) root() *cobra.Command {
 	flags.BoolVar(&a.json, "json", false, "print data as JSON")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log what goes on")
 	flags.StringSliceVar(&a.plainHTTP, "plain-http", nil, "speak http to this remote `HOST[:PORT]`; may be repeated")
-	root.AddCommand(a.serve(), a.push(), a.pull(), a.ls(), a.resolve(), a.pin(), a.sync())
+	root.AddCommand(a.serve(), a.push(), a.pull(), a.ls(), a.resolve(), a.pin(), a.sync(), a.gc(), a.fsck(), a.checkout())
 	return root
 }
 

@@ -15,13 +15,18 @@ import (
 func (a *app) serve() *cobra.Command {
 	var opts embedded.ServeOptions
 	var passwords string
+	durability := choiceValue{chosen: "process", words: []string{"process", "power"}}
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the layout as a registry, until interrupted",
 		Long: `Serve the layout as a registry, until interrupted. When it answers it prints one line with its address.
-Any program on this machine may use it, unless --htpasswd asks for a password.`,
+Any program on this machine may use it, unless --htpasswd asks for a password.
+
+What is pushed outlives the process, however that ends, and a second later a power cut as well; with
+--durability power each answer waits for the disk.`,
 		Example: `  berth serve
-  berth serve --addr 127.0.0.1:0 --htpasswd users`,
+  berth serve --addr 127.0.0.1:0 --htpasswd users
+  berth serve --durability power`,
 		Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Logger = a.logger(slog.LevelWarn)
@@ -32,6 +37,7 @@ Any program on this machine may use it, unless --htpasswd asks for a password.`,
 			if err != nil {
 				return err
 			}
+			opts.Durability = durability.chosen
 			opts.Ready = func(address string) { a.ready(opts.Layout, address) }
 			return embedded.Serve(cmd.Context(), opts)
 		},
@@ -39,6 +45,7 @@ Any program on this machine may use it, unless --htpasswd asks for a password.`,
 	flags := cmd.Flags()
 	flags.StringVar(&opts.Address, "addr", "127.0.0.1:5000", "loopback `HOST:PORT`; port 0 is any that is free")
 	flags.StringVar(&passwords, "htpasswd", "", "ask for user and password, of this `FILE` as htpasswd -B -c FILE USER writes it")
+	flags.Var(&durability, "durability", "what an answer promises to outlive, `process|power`: the end of the process, or a power cut")
 	flags.BoolVar(&opts.Server.ReadOnly, "read-only", false, "refuse pushes and deletes")
 	flags.BoolVar(&opts.Server.AllowMissing, "allow-sparse", false, "take images and indexes whose children are missing")
 	return cmd

@@ -3,6 +3,7 @@
 //
 //	LAYOUT/.berth/owner.lock   held by the one process that owns the layout, for as long as it lives
 //	LAYOUT/.berth/epoch        where and how the owner last wrote: see [Epoch]
+//	LAYOUT/.berth/control.sock where the owner takes calls: see [Listen] and [Dial]
 //
 // A lock is the kernel's, so it ends with the process that holds it, however that ends. The file's
 // content only tells who it is:

@@ -7,23 +7,40 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
+	"time"
 
+	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/host"
+	"github.com/berthoci/berth/internal/control"
 	"github.com/berthoci/berth/ocilayout"
 	"github.com/berthoci/berth/plugin"
 	"github.com/berthoci/berth/server"
 )
 
-// controller serves one layout to those who hold leases. It implements [plugin.Controller].
+const (
+	// openDelay is how long after its first lease a plugin takes calls from others: a short command
+	// is over by then. Who looks for the owner of a layout tries for longer.
+	openDelay = 50 * time.Millisecond
+	// answerTimeout is how long clients may take to hear the last answers.
+	answerTimeout = 2 * time.Second
+)
+
+// controller serves one layout to those who hold leases, and does for others what concerns the layout
+// as a whole. It implements [plugin.Controller].
 type controller struct {
 	cfg    plugin.Config
 	log    *slog.Logger
 	layout *ocilayout.Layout
 	failed error // why there is no layout: the answer to every call
+	info   plugin.Info
+	upkeep *upkeep
+	door   door
 
-	ended  chan struct{}
-	ending sync.Once
+	ended   chan struct{}
+	ending  sync.Once
+	opening sync.WaitGroup // of the door
 
 	mu     sync.Mutex // guards the fields below
 	leases map[*lease]bool
@@ -33,20 +50,76 @@ type controller struct {
 // its code, rather than from a process that died.
 func newController(ctx context.Context, cfg plugin.Config, log *slog.Logger) *controller {
 	c := &controller{cfg: cfg, log: log, ended: make(chan struct{}), leases: map[*lease]bool{}}
-	c.layout, c.failed = ocilayout.Open(ctx, cfg.Layout, &ocilayout.Options{Logger: log})
+	if c.layout, c.failed = openLayout(ctx, cfg, log); c.failed != nil {
+		return c
+	}
+	c.upkeep = newUpkeep(c.layout)
+	c.info, c.failed = whoIs(cfg.Layout)
 	return c
 }
 
-func (c *controller) Hello(context.Context) (plugin.Info, error) {
-	info := plugin.Info{Version: Version(), Layout: c.cfg.Layout, PID: os.Getpid()}
-	return info, c.failed
+// whoIs is what a process that serves a layout says of itself.
+func whoIs(layout string) (info plugin.Info, err error) {
+	info = plugin.Info{Version: Version(), PID: os.Getpid()}
+	if info.Layout, err = filepath.Abs(layout); err != nil {
+		return info, err
+	}
+	info.Device, info.Inode, err = control.Identify(layout)
+	return info, err
 }
+
+func openLayout(ctx context.Context, cfg plugin.Config, log *slog.Logger) (*ocilayout.Layout, error) {
+	opts := &ocilayout.Options{Logger: log}
+	if cfg.Durability != "" {
+		var err error
+		if opts.Durability, err = ocilayout.ParseDurability(cfg.Durability); err != nil {
+			return nil, err
+		}
+	}
+	return ocilayout.Open(ctx, cfg.Layout, opts)
+}
+
+func (c *controller) Hello(context.Context) (plugin.Info, error) { return c.info, c.failed }
 
 func (c *controller) Flush(ctx context.Context) error {
 	if c.failed != nil {
 		return c.failed
 	}
-	return c.layout.Flush(ctx)
+	return c.upkeep.Flush(ctx)
+}
+
+func (c *controller) GC(ctx context.Context, opts *berth.GCOptions) (berth.GCReport, error) {
+	if c.failed != nil {
+		return berth.GCReport{}, c.failed
+	}
+	return c.upkeep.GC(ctx, opts)
+}
+
+func (c *controller) Fsck(ctx context.Context, opts *berth.FsckOptions) (berth.FsckReport, error) {
+	if c.failed != nil {
+		return berth.FsckReport{}, c.failed
+	}
+	return c.upkeep.Fsck(ctx, opts)
+}
+
+func (c *controller) Checkout(ctx context.Context) (func(context.Context) error, error) {
+	if c.failed != nil {
+		return nil, c.failed
+	}
+	return c.upkeep.Checkout(ctx)
+}
+
+// open takes calls from others too.
+func (c *controller) open() { c.door.open(c.cfg.Layout, c, c.log) }
+
+// openLater opens when whoever has taken a lease is not waiting for this process any more, if it still
+// runs then.
+func (c *controller) openLater() {
+	select {
+	case <-time.After(openDelay):
+		c.open()
+	case <-c.ended:
+	}
 }
 
 func (c *controller) Lease(context.Context) (plugin.Lease, error) {
@@ -62,10 +135,9 @@ func (c *controller) Lease(context.Context) (plugin.Lease, error) {
 	default:
 	}
 	c.leases[l] = true
+	c.opening.Go(c.openLater)
 	return l, nil
 }
-
-var errEnding = errors.New("the plugin is ending")
 
 // release ends a lease. A private plugin ends with its last.
 func (c *controller) release(l *lease) {
@@ -78,8 +150,14 @@ func (c *controller) release(l *lease) {
 	}
 }
 
-// end lets wait return.
-func (c *controller) end() { c.ending.Do(func() { close(c.ended) }) }
+// end lets wait return. No lease begins any more.
+func (c *controller) end() {
+	c.ending.Do(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		close(c.ended)
+	})
+}
 
 // wait returns when the plugin is to end.
 func (c *controller) wait(ctx context.Context) {
@@ -90,22 +168,44 @@ func (c *controller) wait(ctx context.Context) {
 	}
 }
 
-// close ends all leases and closes the layout.
-func (c *controller) close() error {
+// quiesce takes no new calls, and ends checkouts, for which pushes would wait.
+func (c *controller) quiesce() {
 	c.end()
-	c.mu.Lock()
-	var held []*lease
-	for l := range c.leases {
-		held = append(held, l)
+	c.opening.Wait()
+	if c.upkeep == nil {
+		return
 	}
-	c.mu.Unlock()
-	for _, l := range held {
-		l.Close()
-	}
+	c.upkeep.leave()
+	c.door.beginClose()
+	c.upkeep.quiesce()
+}
+
+// close ends all leases and all work, and closes the layout.
+func (c *controller) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	c.quiesce()
 	if c.layout == nil {
 		return nil
 	}
+	for _, l := range c.held() {
+		l.Close()
+	}
+	c.upkeep.drain(ctx)
+	ctx, cancel = context.WithTimeout(context.Background(), answerTimeout)
+	defer cancel()
+	c.door.close(ctx)
 	return c.layout.Close()
+}
+
+// held returns the leases.
+func (c *controller) held() (all []*lease) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for l := range c.leases {
+		all = append(all, l)
+	}
+	return all
 }
 
 // lease is what one host holds, and the addresses that were opened for it.

@@ -9,7 +9,7 @@ import (
 	"net/http"
 
 	"github.com/berthoci/berth"
-	"github.com/berthoci/berth/ocilayout"
+	"github.com/berthoci/berth/plugin"
 	"github.com/berthoci/berth/server"
 )
 
@@ -22,6 +22,8 @@ type ServeOptions struct {
 	Address string
 	// Server says how the layout is served.
 	Server server.Options
+	// Durability is what an answer promises, "process" or "power", as in sdk.Options. Empty: "process".
+	Durability string
 	// Ready is called once, with the address that the registry answers at. May be nil.
 	Ready func(address string)
 	// Logger is told what an operator should know. Nil: nobody.
@@ -29,7 +31,8 @@ type ServeOptions struct {
 }
 
 // Serve serves a layout until the context ends. Requests that are under way may finish then, and the
-// layout's index.json is brought up to date.
+// layout's index.json is brought up to date. Meanwhile [Maintain] reaches the layout through this
+// process.
 //
 // Errors: berth.ErrLayoutInUse, berth.ErrLayoutInvalid; berth.ErrDenied for an address beyond the
 // loopback interface.
@@ -40,19 +43,25 @@ func Serve(ctx context.Context, opts ServeOptions) (err error) {
 	if err := checkLoopback(opts.Address); err != nil {
 		return err
 	}
-	layout, err := ocilayout.Open(ctx, opts.Layout, &ocilayout.Options{Logger: opts.Logger})
-	if err != nil {
-		return err
+	c := newController(ctx, plugin.Config{Layout: opts.Layout, Durability: opts.Durability}, opts.Logger)
+	defer func() { err = errors.Join(err, c.close()) }()
+	if c.failed != nil {
+		return c.failed
 	}
-	defer func() { err = errors.Join(err, layout.Close()) }()
 	listener, err := net.Listen("tcp", opts.Address)
 	if err != nil {
 		return fmt.Errorf("address %s: %w; stop what listens there, or choose another --addr", opts.Address, plainCause(err))
 	}
 	opts.Server.Logger = opts.Logger
-	srv := newHTTPServer(layout, &opts.Server)
+	return c.serve(ctx, listener, &opts)
+}
+
+// serve answers at a listener until the context ends.
+func (c *controller) serve(ctx context.Context, listener net.Listener, opts *ServeOptions) error {
+	srv := newHTTPServer(c.layout, &opts.Server)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()
+	c.open()
 	if opts.Ready != nil {
 		opts.Ready(listener.Addr().String())
 	}
@@ -61,7 +70,8 @@ func Serve(ctx context.Context, opts ServeOptions) (err error) {
 		return err
 	case <-ctx.Done():
 	}
-	err = srv.shutdown()
+	c.quiesce()
+	err := srv.shutdown()
 	if served := <-served; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}

@@ -61,10 +61,13 @@ func (*HelloRequest) Descriptor() ([]byte, []int) {
 }
 
 type HelloResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	Layout        []byte                 `protobuf:"bytes,2,opt,name=layout,proto3" json:"layout,omitempty"` // a path need not be UTF-8
-	Pid           int64                  `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Layout  []byte                 `protobuf:"bytes,2,opt,name=layout,proto3" json:"layout,omitempty"` // a path need not be UTF-8
+	Pid     int64                  `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`
+	// The layout directory's, zero where the system has none.
+	Device        uint64 `protobuf:"varint,4,opt,name=device,proto3" json:"device,omitempty"`
+	Inode         uint64 `protobuf:"varint,5,opt,name=inode,proto3" json:"inode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -116,6 +119,20 @@ func (x *HelloResponse) GetLayout() []byte {
 func (x *HelloResponse) GetPid() int64 {
 	if x != nil {
 		return x.Pid
+	}
+	return 0
+}
+
+func (x *HelloResponse) GetDevice() uint64 {
+	if x != nil {
+		return x.Device
+	}
+	return 0
+}
+
+func (x *HelloResponse) GetInode() uint64 {
+	if x != nil {
+		return x.Inode
 	}
 	return 0
 }
@@ -392,6 +409,701 @@ func (*FlushResponse) Descriptor() ([]byte, []int) {
 	return file_control_proto_rawDescGZIP(), []int{7}
 }
 
+type GCRequest struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	DryRun          bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	GraceNs         int64                  `protobuf:"varint,2,opt,name=grace_ns,json=graceNs,proto3" json:"grace_ns,omitempty"` // zero: the registry's own; negative: none
+	Keep            []*KeepRule            `protobuf:"bytes,3,rep,name=keep,proto3" json:"keep,omitempty"`
+	UntaggedAfterNs int64                  `protobuf:"varint,4,opt,name=untagged_after_ns,json=untaggedAfterNs,proto3" json:"untagged_after_ns,omitempty"` // zero: never
+	MaxBytes        int64                  `protobuf:"varint,5,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`                        // zero: no limit
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *GCRequest) Reset() {
+	*x = GCRequest{}
+	mi := &file_control_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GCRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GCRequest) ProtoMessage() {}
+
+func (x *GCRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GCRequest.ProtoReflect.Descriptor instead.
+func (*GCRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GCRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *GCRequest) GetGraceNs() int64 {
+	if x != nil {
+		return x.GraceNs
+	}
+	return 0
+}
+
+func (x *GCRequest) GetKeep() []*KeepRule {
+	if x != nil {
+		return x.Keep
+	}
+	return nil
+}
+
+func (x *GCRequest) GetUntaggedAfterNs() int64 {
+	if x != nil {
+		return x.UntaggedAfterNs
+	}
+	return 0
+}
+
+func (x *GCRequest) GetMaxBytes() int64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+type KeepRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Repositories  string                 `protobuf:"bytes,1,opt,name=repositories,proto3" json:"repositories,omitempty"`
+	Newest        int64                  `protobuf:"varint,2,opt,name=newest,proto3" json:"newest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeepRule) Reset() {
+	*x = KeepRule{}
+	mi := &file_control_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeepRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeepRule) ProtoMessage() {}
+
+func (x *KeepRule) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeepRule.ProtoReflect.Descriptor instead.
+func (*KeepRule) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *KeepRule) GetRepositories() string {
+	if x != nil {
+		return x.Repositories
+	}
+	return ""
+}
+
+func (x *KeepRule) GetNewest() int64 {
+	if x != nil {
+		return x.Newest
+	}
+	return 0
+}
+
+// GCEvent is a piece of a GCReport, which may be longer than a message: all pieces, one after the
+// other, are its encoding.
+type GCEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Piece         []byte                 `protobuf:"bytes,1,opt,name=piece,proto3" json:"piece,omitempty"`
+	Last          bool                   `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GCEvent) Reset() {
+	*x = GCEvent{}
+	mi := &file_control_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GCEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GCEvent) ProtoMessage() {}
+
+func (x *GCEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GCEvent.ProtoReflect.Descriptor instead.
+func (*GCEvent) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GCEvent) GetPiece() []byte {
+	if x != nil {
+		return x.Piece
+	}
+	return nil
+}
+
+func (x *GCEvent) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+type GCReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DryRun        bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Tags          []*Removal             `protobuf:"bytes,2,rep,name=tags,proto3" json:"tags,omitempty"`
+	Manifests     []*Removal             `protobuf:"bytes,3,rep,name=manifests,proto3" json:"manifests,omitempty"`
+	Blobs         int64                  `protobuf:"varint,4,opt,name=blobs,proto3" json:"blobs,omitempty"`
+	Bytes         int64                  `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Spared        int64                  `protobuf:"varint,6,opt,name=spared,proto3" json:"spared,omitempty"`
+	SparedBytes   int64                  `protobuf:"varint,7,opt,name=spared_bytes,json=sparedBytes,proto3" json:"spared_bytes,omitempty"`
+	Left          int64                  `protobuf:"varint,8,opt,name=left,proto3" json:"left,omitempty"`
+	LeftBytes     int64                  `protobuf:"varint,9,opt,name=left_bytes,json=leftBytes,proto3" json:"left_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GCReport) Reset() {
+	*x = GCReport{}
+	mi := &file_control_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GCReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GCReport) ProtoMessage() {}
+
+func (x *GCReport) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GCReport.ProtoReflect.Descriptor instead.
+func (*GCReport) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GCReport) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *GCReport) GetTags() []*Removal {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *GCReport) GetManifests() []*Removal {
+	if x != nil {
+		return x.Manifests
+	}
+	return nil
+}
+
+func (x *GCReport) GetBlobs() int64 {
+	if x != nil {
+		return x.Blobs
+	}
+	return 0
+}
+
+func (x *GCReport) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *GCReport) GetSpared() int64 {
+	if x != nil {
+		return x.Spared
+	}
+	return 0
+}
+
+func (x *GCReport) GetSparedBytes() int64 {
+	if x != nil {
+		return x.SparedBytes
+	}
+	return 0
+}
+
+func (x *GCReport) GetLeft() int64 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+func (x *GCReport) GetLeftBytes() int64 {
+	if x != nil {
+		return x.LeftBytes
+	}
+	return 0
+}
+
+type Removal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Repository    string                 `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"`
+	Tag           string                 `protobuf:"bytes,2,opt,name=tag,proto3" json:"tag,omitempty"` // empty for a manifest
+	Digest        string                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Removal) Reset() {
+	*x = Removal{}
+	mi := &file_control_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Removal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Removal) ProtoMessage() {}
+
+func (x *Removal) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Removal.ProtoReflect.Descriptor instead.
+func (*Removal) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Removal) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *Removal) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *Removal) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Removal) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type FsckRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Repair        bool                   `protobuf:"varint,1,opt,name=repair,proto3" json:"repair,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FsckRequest) Reset() {
+	*x = FsckRequest{}
+	mi := &file_control_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FsckRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FsckRequest) ProtoMessage() {}
+
+func (x *FsckRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FsckRequest.ProtoReflect.Descriptor instead.
+func (*FsckRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *FsckRequest) GetRepair() bool {
+	if x != nil {
+		return x.Repair
+	}
+	return false
+}
+
+// FsckEvent is a piece of an FsckReport, as a GCEvent is of a GCReport.
+type FsckEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Piece         []byte                 `protobuf:"bytes,1,opt,name=piece,proto3" json:"piece,omitempty"`
+	Last          bool                   `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FsckEvent) Reset() {
+	*x = FsckEvent{}
+	mi := &file_control_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FsckEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FsckEvent) ProtoMessage() {}
+
+func (x *FsckEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FsckEvent.ProtoReflect.Descriptor instead.
+func (*FsckEvent) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *FsckEvent) GetPiece() []byte {
+	if x != nil {
+		return x.Piece
+	}
+	return nil
+}
+
+func (x *FsckEvent) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+type FsckReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Blobs         int64                  `protobuf:"varint,1,opt,name=blobs,proto3" json:"blobs,omitempty"`
+	Bytes         int64                  `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Manifests     int64                  `protobuf:"varint,3,opt,name=manifests,proto3" json:"manifests,omitempty"`
+	Tags          int64                  `protobuf:"varint,4,opt,name=tags,proto3" json:"tags,omitempty"`
+	Sparse        int64                  `protobuf:"varint,5,opt,name=sparse,proto3" json:"sparse,omitempty"`
+	Unknown       int64                  `protobuf:"varint,6,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	Problems      []*Problem             `protobuf:"bytes,7,rep,name=problems,proto3" json:"problems,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FsckReport) Reset() {
+	*x = FsckReport{}
+	mi := &file_control_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FsckReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FsckReport) ProtoMessage() {}
+
+func (x *FsckReport) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FsckReport.ProtoReflect.Descriptor instead.
+func (*FsckReport) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *FsckReport) GetBlobs() int64 {
+	if x != nil {
+		return x.Blobs
+	}
+	return 0
+}
+
+func (x *FsckReport) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *FsckReport) GetManifests() int64 {
+	if x != nil {
+		return x.Manifests
+	}
+	return 0
+}
+
+func (x *FsckReport) GetTags() int64 {
+	if x != nil {
+		return x.Tags
+	}
+	return 0
+}
+
+func (x *FsckReport) GetSparse() int64 {
+	if x != nil {
+		return x.Sparse
+	}
+	return 0
+}
+
+func (x *FsckReport) GetUnknown() int64 {
+	if x != nil {
+		return x.Unknown
+	}
+	return 0
+}
+
+func (x *FsckReport) GetProblems() []*Problem {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+type Problem struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Digest        string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	References    []string               `protobuf:"bytes,3,rep,name=references,proto3" json:"references,omitempty"`
+	Detail        string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	Repaired      bool                   `protobuf:"varint,5,opt,name=repaired,proto3" json:"repaired,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Problem) Reset() {
+	*x = Problem{}
+	mi := &file_control_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Problem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Problem) ProtoMessage() {}
+
+func (x *Problem) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Problem.ProtoReflect.Descriptor instead.
+func (*Problem) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Problem) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Problem) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Problem) GetReferences() []string {
+	if x != nil {
+		return x.References
+	}
+	return nil
+}
+
+func (x *Problem) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Problem) GetRepaired() bool {
+	if x != nil {
+		return x.Repaired
+	}
+	return false
+}
+
+type CheckoutRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckoutRequest) Reset() {
+	*x = CheckoutRequest{}
+	mi := &file_control_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckoutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckoutRequest) ProtoMessage() {}
+
+func (x *CheckoutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckoutRequest.ProtoReflect.Descriptor instead.
+func (*CheckoutRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{17}
+}
+
+type CheckoutEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckoutEvent) Reset() {
+	*x = CheckoutEvent{}
+	mi := &file_control_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckoutEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckoutEvent) ProtoMessage() {}
+
+func (x *CheckoutEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckoutEvent.ProtoReflect.Descriptor instead.
+func (*CheckoutEvent) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{18}
+}
+
 // Failure is the detail of an error status: an error of the contract, by its code.
 type Failure struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -402,7 +1114,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_control_proto_msgTypes[8]
+	mi := &file_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -414,7 +1126,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[8]
+	mi := &file_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -427,7 +1139,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{8}
+	return file_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Failure) GetCode() string {
@@ -442,11 +1154,13 @@ var File_control_proto protoreflect.FileDescriptor
 const file_control_proto_rawDesc = "" +
 	"\n" +
 	"\rcontrol.proto\x12\x10berth.control.v1\"\x0e\n" +
-	"\fHelloRequest\"S\n" +
+	"\fHelloRequest\"\x81\x01\n" +
 	"\rHelloResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06layout\x18\x02 \x01(\fR\x06layout\x12\x10\n" +
-	"\x03pid\x18\x03 \x01(\x03R\x03pid\"\x0e\n" +
+	"\x03pid\x18\x03 \x01(\x03R\x03pid\x12\x16\n" +
+	"\x06device\x18\x04 \x01(\x04R\x06device\x12\x14\n" +
+	"\x05inode\x18\x05 \x01(\x04R\x05inode\"\x0e\n" +
 	"\fLeaseRequest\"'\n" +
 	"\n" +
 	"LeaseEvent\x12\x19\n" +
@@ -460,14 +1174,71 @@ const file_control_proto_rawDesc = "" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\"\x0e\n" +
 	"\fFlushRequest\"\x0f\n" +
-	"\rFlushResponse\"\x1d\n" +
+	"\rFlushResponse\"\xb8\x01\n" +
+	"\tGCRequest\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x12\x19\n" +
+	"\bgrace_ns\x18\x02 \x01(\x03R\agraceNs\x12.\n" +
+	"\x04keep\x18\x03 \x03(\v2\x1a.berth.control.v1.KeepRuleR\x04keep\x12*\n" +
+	"\x11untagged_after_ns\x18\x04 \x01(\x03R\x0funtaggedAfterNs\x12\x1b\n" +
+	"\tmax_bytes\x18\x05 \x01(\x03R\bmaxBytes\"F\n" +
+	"\bKeepRule\x12\"\n" +
+	"\frepositories\x18\x01 \x01(\tR\frepositories\x12\x16\n" +
+	"\x06newest\x18\x02 \x01(\x03R\x06newest\"3\n" +
+	"\aGCEvent\x12\x14\n" +
+	"\x05piece\x18\x01 \x01(\fR\x05piece\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\bR\x04last\"\xa5\x02\n" +
+	"\bGCReport\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x12-\n" +
+	"\x04tags\x18\x02 \x03(\v2\x19.berth.control.v1.RemovalR\x04tags\x127\n" +
+	"\tmanifests\x18\x03 \x03(\v2\x19.berth.control.v1.RemovalR\tmanifests\x12\x14\n" +
+	"\x05blobs\x18\x04 \x01(\x03R\x05blobs\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\x12\x16\n" +
+	"\x06spared\x18\x06 \x01(\x03R\x06spared\x12!\n" +
+	"\fspared_bytes\x18\a \x01(\x03R\vsparedBytes\x12\x12\n" +
+	"\x04left\x18\b \x01(\x03R\x04left\x12\x1d\n" +
+	"\n" +
+	"left_bytes\x18\t \x01(\x03R\tleftBytes\"k\n" +
+	"\aRemoval\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x01 \x01(\tR\n" +
+	"repository\x12\x10\n" +
+	"\x03tag\x18\x02 \x01(\tR\x03tag\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"%\n" +
+	"\vFsckRequest\x12\x16\n" +
+	"\x06repair\x18\x01 \x01(\bR\x06repair\"5\n" +
+	"\tFsckEvent\x12\x14\n" +
+	"\x05piece\x18\x01 \x01(\fR\x05piece\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\bR\x04last\"\xd3\x01\n" +
+	"\n" +
+	"FsckReport\x12\x14\n" +
+	"\x05blobs\x18\x01 \x01(\x03R\x05blobs\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1c\n" +
+	"\tmanifests\x18\x03 \x01(\x03R\tmanifests\x12\x12\n" +
+	"\x04tags\x18\x04 \x01(\x03R\x04tags\x12\x16\n" +
+	"\x06sparse\x18\x05 \x01(\x03R\x06sparse\x12\x18\n" +
+	"\aunknown\x18\x06 \x01(\x03R\aunknown\x125\n" +
+	"\bproblems\x18\a \x03(\v2\x19.berth.control.v1.ProblemR\bproblems\"\x89\x01\n" +
+	"\aProblem\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x1e\n" +
+	"\n" +
+	"references\x18\x03 \x03(\tR\n" +
+	"references\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x1a\n" +
+	"\brepaired\x18\x05 \x01(\bR\brepaired\"\x11\n" +
+	"\x0fCheckoutRequest\"\x0f\n" +
+	"\rCheckoutEvent\"\x1d\n" +
 	"\aFailure\x12\x12\n" +
-	"\x04code\x18\x01 \x01(\tR\x04code2\xb3\x02\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code2\x8f\x04\n" +
 	"\aControl\x12H\n" +
 	"\x05Hello\x12\x1e.berth.control.v1.HelloRequest\x1a\x1f.berth.control.v1.HelloResponse\x12G\n" +
 	"\x05Lease\x12\x1e.berth.control.v1.LeaseRequest\x1a\x1c.berth.control.v1.LeaseEvent0\x01\x12K\n" +
 	"\x06Listen\x12\x1f.berth.control.v1.ListenRequest\x1a .berth.control.v1.ListenResponse\x12H\n" +
-	"\x05Flush\x12\x1e.berth.control.v1.FlushRequest\x1a\x1f.berth.control.v1.FlushResponseB5Z3github.com/berthoci/berth/plugin/internal/controlpbb\x06proto3"
+	"\x05Flush\x12\x1e.berth.control.v1.FlushRequest\x1a\x1f.berth.control.v1.FlushResponse\x12@\n" +
+	"\x02GC\x12\x1b.berth.control.v1.GCRequest\x1a\x19.berth.control.v1.GCEvent(\x010\x01\x12D\n" +
+	"\x04Fsck\x12\x1d.berth.control.v1.FsckRequest\x1a\x1b.berth.control.v1.FsckEvent0\x01\x12R\n" +
+	"\bCheckout\x12!.berth.control.v1.CheckoutRequest\x1a\x1f.berth.control.v1.CheckoutEvent(\x010\x01B5Z3github.com/berthoci/berth/plugin/internal/controlpbb\x06proto3"
 
 var (
 	file_control_proto_rawDescOnce sync.Once
@@ -481,32 +1252,53 @@ func file_control_proto_rawDescGZIP() []byte {
 	return file_control_proto_rawDescData
 }
 
-var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_control_proto_goTypes = []any{
-	(*HelloRequest)(nil),   // 0: berth.control.v1.HelloRequest
-	(*HelloResponse)(nil),  // 1: berth.control.v1.HelloResponse
-	(*LeaseRequest)(nil),   // 2: berth.control.v1.LeaseRequest
-	(*LeaseEvent)(nil),     // 3: berth.control.v1.LeaseEvent
-	(*ListenRequest)(nil),  // 4: berth.control.v1.ListenRequest
-	(*ListenResponse)(nil), // 5: berth.control.v1.ListenResponse
-	(*FlushRequest)(nil),   // 6: berth.control.v1.FlushRequest
-	(*FlushResponse)(nil),  // 7: berth.control.v1.FlushResponse
-	(*Failure)(nil),        // 8: berth.control.v1.Failure
+	(*HelloRequest)(nil),    // 0: berth.control.v1.HelloRequest
+	(*HelloResponse)(nil),   // 1: berth.control.v1.HelloResponse
+	(*LeaseRequest)(nil),    // 2: berth.control.v1.LeaseRequest
+	(*LeaseEvent)(nil),      // 3: berth.control.v1.LeaseEvent
+	(*ListenRequest)(nil),   // 4: berth.control.v1.ListenRequest
+	(*ListenResponse)(nil),  // 5: berth.control.v1.ListenResponse
+	(*FlushRequest)(nil),    // 6: berth.control.v1.FlushRequest
+	(*FlushResponse)(nil),   // 7: berth.control.v1.FlushResponse
+	(*GCRequest)(nil),       // 8: berth.control.v1.GCRequest
+	(*KeepRule)(nil),        // 9: berth.control.v1.KeepRule
+	(*GCEvent)(nil),         // 10: berth.control.v1.GCEvent
+	(*GCReport)(nil),        // 11: berth.control.v1.GCReport
+	(*Removal)(nil),         // 12: berth.control.v1.Removal
+	(*FsckRequest)(nil),     // 13: berth.control.v1.FsckRequest
+	(*FsckEvent)(nil),       // 14: berth.control.v1.FsckEvent
+	(*FsckReport)(nil),      // 15: berth.control.v1.FsckReport
+	(*Problem)(nil),         // 16: berth.control.v1.Problem
+	(*CheckoutRequest)(nil), // 17: berth.control.v1.CheckoutRequest
+	(*CheckoutEvent)(nil),   // 18: berth.control.v1.CheckoutEvent
+	(*Failure)(nil),         // 19: berth.control.v1.Failure
 }
 var file_control_proto_depIdxs = []int32{
-	0, // 0: berth.control.v1.Control.Hello:input_type -> berth.control.v1.HelloRequest
-	2, // 1: berth.control.v1.Control.Lease:input_type -> berth.control.v1.LeaseRequest
-	4, // 2: berth.control.v1.Control.Listen:input_type -> berth.control.v1.ListenRequest
-	6, // 3: berth.control.v1.Control.Flush:input_type -> berth.control.v1.FlushRequest
-	1, // 4: berth.control.v1.Control.Hello:output_type -> berth.control.v1.HelloResponse
-	3, // 5: berth.control.v1.Control.Lease:output_type -> berth.control.v1.LeaseEvent
-	5, // 6: berth.control.v1.Control.Listen:output_type -> berth.control.v1.ListenResponse
-	7, // 7: berth.control.v1.Control.Flush:output_type -> berth.control.v1.FlushResponse
-	4, // [4:8] is the sub-list for method output_type
-	0, // [0:4] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	9,  // 0: berth.control.v1.GCRequest.keep:type_name -> berth.control.v1.KeepRule
+	12, // 1: berth.control.v1.GCReport.tags:type_name -> berth.control.v1.Removal
+	12, // 2: berth.control.v1.GCReport.manifests:type_name -> berth.control.v1.Removal
+	16, // 3: berth.control.v1.FsckReport.problems:type_name -> berth.control.v1.Problem
+	0,  // 4: berth.control.v1.Control.Hello:input_type -> berth.control.v1.HelloRequest
+	2,  // 5: berth.control.v1.Control.Lease:input_type -> berth.control.v1.LeaseRequest
+	4,  // 6: berth.control.v1.Control.Listen:input_type -> berth.control.v1.ListenRequest
+	6,  // 7: berth.control.v1.Control.Flush:input_type -> berth.control.v1.FlushRequest
+	8,  // 8: berth.control.v1.Control.GC:input_type -> berth.control.v1.GCRequest
+	13, // 9: berth.control.v1.Control.Fsck:input_type -> berth.control.v1.FsckRequest
+	17, // 10: berth.control.v1.Control.Checkout:input_type -> berth.control.v1.CheckoutRequest
+	1,  // 11: berth.control.v1.Control.Hello:output_type -> berth.control.v1.HelloResponse
+	3,  // 12: berth.control.v1.Control.Lease:output_type -> berth.control.v1.LeaseEvent
+	5,  // 13: berth.control.v1.Control.Listen:output_type -> berth.control.v1.ListenResponse
+	7,  // 14: berth.control.v1.Control.Flush:output_type -> berth.control.v1.FlushResponse
+	10, // 15: berth.control.v1.Control.GC:output_type -> berth.control.v1.GCEvent
+	14, // 16: berth.control.v1.Control.Fsck:output_type -> berth.control.v1.FsckEvent
+	18, // 17: berth.control.v1.Control.Checkout:output_type -> berth.control.v1.CheckoutEvent
+	11, // [11:18] is the sub-list for method output_type
+	4,  // [4:11] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_control_proto_init() }
@@ -520,7 +1312,7 @@ func file_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_proto_rawDesc), len(file_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,17 +22,21 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Control_Hello_FullMethodName  = "/berth.control.v1.Control/Hello"
-	Control_Lease_FullMethodName  = "/berth.control.v1.Control/Lease"
-	Control_Listen_FullMethodName = "/berth.control.v1.Control/Listen"
-	Control_Flush_FullMethodName  = "/berth.control.v1.Control/Flush"
+	Control_Hello_FullMethodName    = "/berth.control.v1.Control/Hello"
+	Control_Lease_FullMethodName    = "/berth.control.v1.Control/Lease"
+	Control_Listen_FullMethodName   = "/berth.control.v1.Control/Listen"
+	Control_Flush_FullMethodName    = "/berth.control.v1.Control/Flush"
+	Control_GC_FullMethodName       = "/berth.control.v1.Control/GC"
+	Control_Fsck_FullMethodName     = "/berth.control.v1.Control/Fsck"
+	Control_Checkout_FullMethodName = "/berth.control.v1.Control/Checkout"
 )
 
 // ControlClient is the client API for Control service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Control is what a host may ask of a plugin.
+// Control is what a host may ask of a plugin, and what anybody of the same user may ask of the owner of
+// a layout.
 type ControlClient interface {
 	// Hello tells who the plugin is and which layout it serves.
 	Hello(ctx context.Context, in *HelloRequest, opts ...grpc.CallOption) (*HelloResponse, error)
@@ -41,8 +45,17 @@ type ControlClient interface {
 	Lease(ctx context.Context, in *LeaseRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LeaseEvent], error)
 	// Listen opens an HTTP address for a lease. It closes with the lease.
 	Listen(ctx context.Context, in *ListenRequest, opts ...grpc.CallOption) (*ListenResponse, error)
-	// Flush brings index.json up to date with all that was answered before.
+	// Flush brings index.json up to date with all that was answered before, and puts that on disk.
 	Flush(ctx context.Context, in *FlushRequest, opts ...grpc.CallOption) (*FlushResponse, error)
+	// GC removes what the one request says. A client that closes its side before the answer asks for
+	// an early end; what was removed until then is reported. The events together are the report, and an
+	// error comes after it.
+	GC(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[GCRequest, GCEvent], error)
+	// Fsck checks all that is there. The events together are the report.
+	Fsck(ctx context.Context, in *FsckRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FsckEvent], error)
+	// Checkout keeps the directory still from the one event until the client closes its side, or dies.
+	// Then what was done to the directory is taken in, and the stream ends with the result of that.
+	Checkout(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[CheckoutRequest, CheckoutEvent], error)
 }
 
 type controlClient struct {
@@ -102,11 +115,57 @@ func (c *controlClient) Flush(ctx context.Context, in *FlushRequest, opts ...grp
 	return out, nil
 }
 
+func (c *controlClient) GC(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[GCRequest, GCEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[1], Control_GC_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[GCRequest, GCEvent]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_GCClient = grpc.BidiStreamingClient[GCRequest, GCEvent]
+
+func (c *controlClient) Fsck(ctx context.Context, in *FsckRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FsckEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[2], Control_Fsck_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FsckRequest, FsckEvent]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_FsckClient = grpc.ServerStreamingClient[FsckEvent]
+
+func (c *controlClient) Checkout(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[CheckoutRequest, CheckoutEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[3], Control_Checkout_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CheckoutRequest, CheckoutEvent]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_CheckoutClient = grpc.BidiStreamingClient[CheckoutRequest, CheckoutEvent]
+
 // ControlServer is the server API for Control service.
 // All implementations must embed UnimplementedControlServer
 // for forward compatibility.
 //
-// Control is what a host may ask of a plugin.
+// Control is what a host may ask of a plugin, and what anybody of the same user may ask of the owner of
+// a layout.
 type ControlServer interface {
 	// Hello tells who the plugin is and which layout it serves.
 	Hello(context.Context, *HelloRequest) (*HelloResponse, error)
@@ -115,8 +174,17 @@ type ControlServer interface {
 	Lease(*LeaseRequest, grpc.ServerStreamingServer[LeaseEvent]) error
 	// Listen opens an HTTP address for a lease. It closes with the lease.
 	Listen(context.Context, *ListenRequest) (*ListenResponse, error)
-	// Flush brings index.json up to date with all that was answered before.
+	// Flush brings index.json up to date with all that was answered before, and puts that on disk.
 	Flush(context.Context, *FlushRequest) (*FlushResponse, error)
+	// GC removes what the one request says. A client that closes its side before the answer asks for
+	// an early end; what was removed until then is reported. The events together are the report, and an
+	// error comes after it.
+	GC(grpc.BidiStreamingServer[GCRequest, GCEvent]) error
+	// Fsck checks all that is there. The events together are the report.
+	Fsck(*FsckRequest, grpc.ServerStreamingServer[FsckEvent]) error
+	// Checkout keeps the directory still from the one event until the client closes its side, or dies.
+	// Then what was done to the directory is taken in, and the stream ends with the result of that.
+	Checkout(grpc.BidiStreamingServer[CheckoutRequest, CheckoutEvent]) error
 	mustEmbedUnimplementedControlServer()
 }
 
@@ -138,6 +206,15 @@ func (UnimplementedControlServer) Listen(context.Context, *ListenRequest) (*List
 }
 func (UnimplementedControlServer) Flush(context.Context, *FlushRequest) (*FlushResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Flush not implemented")
+}
+func (UnimplementedControlServer) GC(grpc.BidiStreamingServer[GCRequest, GCEvent]) error {
+	return status.Error(codes.Unimplemented, "method GC not implemented")
+}
+func (UnimplementedControlServer) Fsck(*FsckRequest, grpc.ServerStreamingServer[FsckEvent]) error {
+	return status.Error(codes.Unimplemented, "method Fsck not implemented")
+}
+func (UnimplementedControlServer) Checkout(grpc.BidiStreamingServer[CheckoutRequest, CheckoutEvent]) error {
+	return status.Error(codes.Unimplemented, "method Checkout not implemented")
 }
 func (UnimplementedControlServer) mustEmbedUnimplementedControlServer() {}
 func (UnimplementedControlServer) testEmbeddedByValue()                 {}
@@ -225,6 +302,31 @@ func _Control_Flush_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_GC_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ControlServer).GC(&grpc.GenericServerStream[GCRequest, GCEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_GCServer = grpc.BidiStreamingServer[GCRequest, GCEvent]
+
+func _Control_Fsck_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(FsckRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ControlServer).Fsck(m, &grpc.GenericServerStream[FsckRequest, FsckEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_FsckServer = grpc.ServerStreamingServer[FsckEvent]
+
+func _Control_Checkout_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ControlServer).Checkout(&grpc.GenericServerStream[CheckoutRequest, CheckoutEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_CheckoutServer = grpc.BidiStreamingServer[CheckoutRequest, CheckoutEvent]
+
 // Control_ServiceDesc is the grpc.ServiceDesc for Control service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -250,6 +352,23 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Lease",
 			Handler:       _Control_Lease_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "GC",
+			Handler:       _Control_GC_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Fsck",
+			Handler:       _Control_Fsck_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Checkout",
+			Handler:       _Control_Checkout_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "control.proto",

@@ -1,0 +1,24 @@
+//go:build unix
+
+package main
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// reaches reports whether a signal that has come to this process goes to the commands that it runs by
+// itself: Ctrl-C does, in the terminal in whose foreground they are.
+func reaches(s os.Signal) bool {
+	if s != os.Interrupt {
+		return false
+	}
+	terminal, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	defer terminal.Close()
+	group, err := unix.IoctlGetInt(int(terminal.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/berthoci/berth"
+)
+
+// durationValue is a flag's value: a duration as Go writes it, or a number of days or weeks.
+type durationValue struct {
+	time.Duration
+	given bool
+}
+
+func (d *durationValue) String() string {
+	if !d.given {
+		return ""
+	}
+	return d.Duration.String()
+}
+
+// Type is how the help calls it.
+func (*durationValue) Type() string { return "duration" }
+
+// Set reads it.
+func (d *durationValue) Set(s string) (err error) {
+	d.Duration, err = parseDuration(s)
+	d.given = err == nil
+	return err
+}
+
+var longUnits = map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour}
+
+func parseDuration(s string) (time.Duration, error) {
+	wrong := fmt.Errorf("%.20q is no duration: want one like 90m, 36h, 30d or 2w", s)
+	d, err := time.ParseDuration(s)
+	if n := len(s) - 1; err != nil && n > 0 && longUnits[s[n:]] > 0 {
+		var count float64
+		if count, err = strconv.ParseFloat(s[:n], 64); err == nil {
+			d, err = scaled(count, longUnits[s[n:]])
+		}
+	}
+	if err != nil || d < 0 {
+		return 0, wrong
+	}
+	return d, nil
+}
+
+// scaled is a number of units, if there is such a number.
+func scaled[N ~int64](count float64, unit N) (N, error) {
+	product := count * float64(unit)
+	if !(product >= 0 && product < math.MaxInt64) { // NaN is neither
+		return 0, strconv.ErrRange
+	}
+	return N(product), nil
+}
+
+// sizeValue is a flag's value: a number of bytes.
+type sizeValue int64
+
+func (n *sizeValue) String() string {
+	if *n == 0 {
+		return ""
+	}
+	return size(int64(*n))
+}
+
+// Type is how the help calls it.
+func (*sizeValue) Type() string { return "size" }
+
+// Set reads it.
+func (n *sizeValue) Set(s string) error {
+	bytes, err := parseSize(s)
+	*n = sizeValue(bytes)
+	return err
+}
+
+// sizeUnits has the longer names first: "B" ends all of them.
+var sizeUnits = []struct {
+	name  string
+	bytes int64
+}{
+	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
+	{"kB", 1e3}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}, {"", 1},
+}
+
+func parseSize(s string) (int64, error) {
+	for _, unit := range sizeUnits {
+		number, ok := strings.CutSuffix(s, unit.name)
+		if !ok {
+			continue
+		}
+		count, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if err != nil {
+			break
+		}
+		if n, err := scaled(count, unit.bytes); err == nil && n > 0 {
+			return n, nil
+		}
+		break
+	}
+	return 0, fmt.Errorf("%.20q is no size: want one above zero, like 10GiB, 500MB or 1048576", s)
+}
+
+// keepValue is a flag's value: rules for which tags are kept.
+type keepValue []berth.KeepRule
+
+func (k *keepValue) String() string {
+	var rules []string
+	for _, rule := range *k {
+		rules = append(rules, fmt.Sprintf("%s=%d", rule.Repositories, rule.Newest))
+	}
+	return strings.Join(rules, " ")
+}
+
+// Type is how the help calls it.
+func (*keepValue) Type() string { return "PATTERN=N" }
+
+// Set reads one more rule.
+func (k *keepValue) Set(s string) error {
+	pattern, number, ok := strings.Cut(s, "=")
+	n, err := strconv.Atoi(number)
+	if !ok || err != nil || n < 1 || pattern == "" {
+		return errors.New("want PATTERN=N with N above zero, like 'app/**=5'")
+	}
+	*k = append(*k, berth.KeepRule{Repositories: pattern, Newest: n})
+	return nil
+}
+
+// choiceValue is a flag's value: one of few words, the first of which is the default.
+type choiceValue struct {
+	chosen string
+	words  []string
+}
+
+func (c *choiceValue) String() string { return c.chosen }
+
+// Type is how the help calls it.
+func (c *choiceValue) Type() string { return strings.Join(c.words, "|") }
+
+// Set reads it.
+func (c *choiceValue) Set(s string) error {
+	if !slices.Contains(c.words, s) {
+		return fmt.Errorf("want %s", strings.Join(c.words, " or "))
+	}
+	c.chosen = s
+	return nil
+}

@@ -1,0 +1,89 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/berthoci/berth/plugin/internal/controlpb"
+)
+
+// ErrGone is what calls return when the process that should answer them has ended.
+var ErrGone = errors.New("plugin is gone")
+
+// ControlServer answers the calls that come to a socket. [Serve] answers those of the host that
+// started the plugin; this is for everybody else.
+type ControlServer struct {
+	grpc   *grpc.Server
+	stub   *stub
+	ending sync.Once
+	served chan struct{}
+}
+
+// ServeControl answers with c what comes to a listener. Who may call is up to the listener; the server
+// closes it.
+func ServeControl(listener net.Listener, c Controller) *ControlServer {
+	s := &ControlServer{stub: newStub(c), served: make(chan struct{})}
+	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.WaitForHandlers(true))
+	controlpb.RegisterControlServer(s.grpc, s.stub)
+	go func() {
+		defer close(s.served)
+		s.grpc.Serve(listener)
+	}()
+	return s
+}
+
+// Shutdown closes the listener, ends checkouts, and lets the other calls that are under way finish;
+// when the context ends, they are cut off. No call is running when it returns.
+func (s *ControlServer) Shutdown(ctx context.Context) {
+	s.ending.Do(func() { close(s.stub.ending) })
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		s.grpc.GracefulStop()
+	}()
+	select {
+	case <-finished:
+	case <-ctx.Done():
+		s.grpc.Stop()
+	}
+	<-finished
+	<-s.served
+}
+
+// Connection is a Controller at the other end of a connection.
+type Connection struct {
+	Controller
+	grpc *grpc.ClientConn
+	conn net.Conn
+}
+
+// Connect talks over a connection, which it takes over, to what ServeControl answers at its other end.
+// When the other end is gone, calls return ErrGone, and leases are done.
+func Connect(conn net.Conn) (*Connection, error) {
+	var used atomic.Bool
+	client, err := grpc.NewClient("passthrough:///berth", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithIdleTimeout(0), // this connection is the only one
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			if used.Swap(true) {
+				return nil, ErrGone
+			}
+			return conn, nil
+		}))
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return &Connection{Controller: newClient(client), grpc: client, conn: conn}, nil
+}
+
+// Close ends the connection, and with it all that is under way on it.
+func (c *Connection) Close() error {
+	err := c.grpc.Close()
+	c.conn.Close() // in case that nothing was ever said
+	return err
+}
