@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -158,7 +159,13 @@ func TestKeepTheNewestTags(t *testing.T) {
 		pushImage(t, many, fmt.Sprint("layer ", i), fmt.Sprint("v", i))
 		pushImage(t, other, fmt.Sprint("layer ", i), fmt.Sprint("v", i))
 	}
-	report := collect(t, l, berth.GCOptions{Keep: []berth.KeepRule{{Repositories: "ci/*", Newest: 2}}})
+	keep := berth.GCOptions{Keep: []berth.KeepRule{{Repositories: "ci/*", Newest: 2}}, DryRun: true}
+	dry := collect(t, l, keep)
+	keep.DryRun = false
+	report := collect(t, l, keep)
+	if dry.DryRun = false; !reflect.DeepEqual(dry, report) {
+		t.Errorf("the dry run said %+v, and then it was %+v", dry, report)
+	}
 	if len(report.Tags) != 3 || len(report.Manifests) != 3 || report.Blobs != 0 {
 		t.Errorf("got %+v, want 3 tags and manifests ended, and all blobs in use", report)
 	}
@@ -262,7 +269,11 @@ func TestTheLeastRecentlyUsedEndFirst(t *testing.T) {
 		l.uses.note("app/hello", images[i].desc.Digest)
 		l.uses.at[string(key("app/hello", string(images[i].desc.Digest)))] = now() + 1000 - age
 	}
+	dry := collect(t, l, berth.GCOptions{MaxBytes: 3000, DryRun: true})
 	report := collect(t, l, berth.GCOptions{MaxBytes: 3000})
+	if dry.DryRun = false; !reflect.DeepEqual(dry, report) {
+		t.Errorf("the dry run said %+v, and then it was %+v", dry, report)
+	}
 	wantTags(t, r, "v0", "v3")
 	if report.LeftBytes > 3000 {
 		t.Errorf("%d bytes are left: %+v", report.LeftBytes, report)

@@ -111,6 +111,11 @@ func (r *repository) PushManifest(ctx context.Context, raw []byte, opts *berth.P
 	if err := r.layout.throttle(ctx); err != nil {
 		return v1.Descriptor{}, err
 	}
+	leave, err := r.layout.writer.enter(ctx)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	defer leave()
 	if err := r.layout.db.View(p.checkAll); err != nil {
 		return v1.Descriptor{}, err
 	}
@@ -118,7 +123,7 @@ func (r *repository) PushManifest(ctx context.Context, raw []byte, opts *berth.P
 		return v1.Descriptor{}, fmt.Errorf("store manifest %s: %w", p.desc.Digest, err)
 	}
 	folder := r.layout.folderToFlush(p.desc.Digest)
-	if err := r.layout.writer.commit(ctx, change{check: p.check, write: p.write, folder: folder}); err != nil {
+	if err := r.layout.writer.commitAlways(ctx, change{check: p.check, write: p.write, folder: folder}); err != nil {
 		return v1.Descriptor{}, err
 	}
 	r.layout.publisher.wake()

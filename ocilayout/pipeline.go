@@ -1,10 +1,10 @@
 package ocilayout
 
 import (
+	"cmp"
 	"errors"
 	"hash"
 	"io"
-	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -20,11 +20,19 @@ const (
 
 // chunks is a bounded stock of buffers that uploads share.
 type chunks struct {
-	room chan struct{}
-	idle sync.Pool
+	room  chan struct{}
+	idle  sync.Pool
+	small sync.Pool // of buffers for small bodies
 }
 
-func newChunks() *chunks { return &chunks{room: make(chan struct{}, maxChunks)} }
+func newChunks() *chunks {
+	c := &chunks{room: make(chan struct{}, maxChunks)}
+	c.small.New = func() any {
+		buf := make([]byte, smallUpload)
+		return &buf
+	}
+	return c
+}
 
 // get returns a buffer, or nil where all are taken: a client that sends nothing may hold one for long,
 // and nobody is to wait for that.
@@ -86,12 +94,13 @@ func (h *hasher) end() {
 
 // ReadFrom appends all of r. A body that is not small is hashed on another core than it is read and
 // written on.
-func (u *upload) ReadFrom(r io.Reader) (int64, error) {
-	n, err := u.readSmall(r)
-	if err == nil {
+func (u *upload) ReadFrom(r io.Reader) (n int64, err error) {
+	for _, read := range []func(io.Reader) (int64, error){u.readSmall, u.readChunks, u.readRest} {
 		var more int64
-		more, err = u.readLarge(r)
-		n += more
+		more, err = read(r)
+		if n += more; err != nil {
+			break
+		}
 	}
 	if errors.Is(err, io.EOF) {
 		err = nil
@@ -99,46 +108,46 @@ func (u *upload) ReadFrom(r io.Reader) (int64, error) {
 	return n, err
 }
 
-// readSmall reads into memory, until there is too much for that or the body ends.
-func (u *upload) readSmall(r io.Reader) (n int64, err error) {
-	for u.file == nil && len(u.small) < smallUpload && err == nil {
-		u.small = slices.Grow(u.small, 512)
-		var read int
-		read, err = r.Read(u.small[len(u.small):min(cap(u.small), smallUpload)])
-		u.state.hash.Write(u.small[len(u.small) : len(u.small)+read])
-		u.small = u.small[:len(u.small)+read]
-		u.state.size += int64(read)
-		n += int64(read)
-	}
-	return n, err
+// readSmall reads what a small body has. It returns io.EOF if that was all.
+func (u *upload) readSmall(r io.Reader) (int64, error) {
+	buf := u.repo.layout.chunks.small.Get().(*[]byte)
+	defer u.repo.layout.chunks.small.Put(buf)
+	read, err := io.ReadFull(r, *buf)
+	written, writeErr := u.Write((*buf)[:read])
+	return int64(written), cmp.Or(writeErr, endOf(err))
 }
 
-// readLarge reads until the body ends, chunk by chunk while there are buffers for that.
-func (u *upload) readLarge(r io.Reader) (n int64, err error) {
-	if err := u.ready(); err != nil {
-		return 0, err
-	}
+// readChunks reads while there are buffers for that. It returns io.EOF at the end of the body.
+func (u *upload) readChunks(r io.Reader) (n int64, err error) {
 	stock := u.repo.layout.chunks
 	h := startHasher(stock, u.state.hash)
+	defer h.end()
 	for err == nil {
 		buf := stock.get()
 		if buf == nil {
-			break
+			return n, nil
 		}
 		read, readErr := io.ReadFull(r, buf)
 		written, writeErr := u.step(&chunk{buf: buf, data: buf[:read]}, h)
 		n += int64(written)
-		err = errors.Join(writeErr, readErr)
-	}
-	h.end()
-	if err == nil {
-		more, err := io.CopyBuffer(onlyWriter{u}, onlyReader{r}, make([]byte, smallUpload))
-		return n + more, err
-	}
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = io.EOF
+		err = cmp.Or(writeErr, endOf(readErr))
 	}
 	return n, err
+}
+
+// readRest reads with little memory.
+func (u *upload) readRest(r io.Reader) (int64, error) {
+	buf := u.repo.layout.chunks.small.Get().(*[]byte)
+	defer u.repo.layout.chunks.small.Put(buf)
+	return io.CopyBuffer(onlyWriter{u}, onlyReader{r}, *buf)
+}
+
+// endOf is the error of a reading that may end anywhere.
+func endOf(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return io.EOF
+	}
+	return err
 }
 
 // step hashes and writes one chunk.

@@ -110,6 +110,7 @@ func (c *collection) end(ctx context.Context, plan []ending, ended map[string]bo
 				continue
 			}
 			c.report.Manifests = append(c.report.Manifests, e.Removal)
+			c.traces.add(e.Digest)
 			ended[string(key(e.Repository, string(e.Digest)))] = true
 		}
 	}

@@ -318,14 +318,20 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) (v1.Descriptor, er
 		u.drop()
 		return v1.Descriptor{}, err
 	}
-	defer u.repo.layout.recent.hold(d)()
+	defer u.repo.layout.recent.hold(d)() // before the writer is entered: who removes d needs it too
+	leave, err := u.repo.layout.writer.enter(ctx)
+	if err != nil {
+		u.drop()
+		return v1.Descriptor{}, err
+	}
+	defer leave()
 	if err := u.place(d); err != nil {
 		u.drop()
 		return v1.Descriptor{}, fmt.Errorf("store blob %s: %w", d, err)
 	}
 	size := u.state.size
 	u.forget()
-	err := u.repo.layout.writer.commit(ctx, change{
+	err = u.repo.layout.writer.commitAlways(ctx, change{
 		hidden: true,
 		folder: u.repo.layout.folderToFlush(d),
 		write: func(tx *bolt.Tx, _ uint64) error {

@@ -60,15 +60,24 @@ func newWriter(l *Layout) *writer {
 // and applied once: a context that ends while the change waits for its turn withdraws it, later it
 // does not.
 func (w *writer) commit(ctx context.Context, c change) error {
-	if err := w.gate.Acquire(ctx, 1); err != nil {
+	leave, err := w.enter(ctx)
+	if err != nil {
 		return err
 	}
-	defer w.gate.Release(1)
+	defer leave()
 	return w.commitAlways(ctx, c)
 }
 
-// hold waits until no commit is under way and keeps all but commitAlways waiting until release is
-// called.
+// enter keeps others from holding the writer until leave is called. Whoever changes the directory before
+// it commits does so in between.
+func (w *writer) enter(ctx context.Context) (leave func(), err error) {
+	if err := w.gate.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	return func() { w.gate.Release(1) }, nil
+}
+
+// hold waits until nobody is inside, and lets nobody enter until release is called.
 func (w *writer) hold(ctx context.Context) (release func(), err error) {
 	if err := w.gate.Acquire(ctx, math.MaxInt64); err != nil {
 		return nil, err
@@ -76,7 +85,7 @@ func (w *writer) hold(ctx context.Context) (release func(), err error) {
 	return sync.OnceFunc(func() { w.gate.Release(math.MaxInt64) }), nil
 }
 
-// commitAlways is commit for who holds the writer.
+// commitAlways is commit for who has entered, or holds the writer.
 func (w *writer) commitAlways(ctx context.Context, c change) error {
 	if err := ctx.Err(); err != nil {
 		return err

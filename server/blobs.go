@@ -71,8 +71,15 @@ func (c *call) begin(opts *berth.UploadOptions) error {
 	if err != nil {
 		return err
 	}
-	defer up.Close()
+	return c.accept(up)
+}
+
+// accept leaves an upload to be continued, and says so when it can be.
+func (c *call) accept(up berth.Upload) error {
 	c.progress(up)
+	if err := up.Close(); err != nil {
+		return err
+	}
 	c.w.WriteHeader(http.StatusAccepted)
 	return nil
 }
@@ -111,9 +118,7 @@ func (c *call) uploadChunk() error {
 	if err := c.receive(up); err != nil {
 		return err
 	}
-	c.progress(up)
-	c.w.WriteHeader(http.StatusAccepted)
-	return nil
+	return c.accept(up)
 }
 
 func (c *call) uploadFinish() error {

@@ -21,7 +21,8 @@ var built = []string{
 }
 
 // packages are the Debian packages of the programs that must be installed.
-var packages = map[string]string{"skopeo": "skopeo", "umoci": "umoci", "script": "bsdutils"}
+var packages = map[string]string{"skopeo": "skopeo", "umoci": "umoci", "script": "bsdutils", "sh": "dash",
+	"mkfs.ext4": "e2fsprogs", "mount": "mount", "umount": "mount", "xfs_io": "xfsprogs"}
 
 func TestMain(m *testing.M) {
 	actAsHost(os.Args[1:])
@@ -65,6 +66,9 @@ func program(t *testing.T, name string) string {
 	t.Helper()
 	if pkg, installed := packages[name]; installed {
 		path, err := exec.LookPath(name)
+		if err != nil {
+			path, err = exec.LookPath(filepath.Join("/usr/sbin", name))
+		}
 		if err != nil {
 			t.Fatalf("%s is not installed; it is in the Debian package %s", name, pkg)
 		}

@@ -50,6 +50,29 @@ func TestOtherProgramsWriteTheDirectory(t *testing.T) {
 	s.inDirectory(layout, append(s.sample(s.random(), outside), s.sample(s.random(), inside)...))
 }
 
+// umoci removes what index.json does not lead to, while eight clients push without pause. Blobs whose
+// manifests are still on their way are not lost.
+func TestACollectorOfOthersWhileClientsPush(t *testing.T) {
+	s, rounds := newShell(t), 20
+	if testing.Short() {
+		rounds = 4
+	}
+	layout := s.path("layout")
+	server, address := s.serve(layout)
+	stop := s.pushWithoutPause(address)
+	for range rounds {
+		s.must("berth", "checkout", "--layout", layout, "--", program(s.T, "umoci"), "gc", "--layout", layout)
+	}
+	all := stop()
+	s.Logf("%d collections, %d pushes", rounds, len(all))
+	s.complete(address, s.sample(s.random(), all))
+	if out := s.run("berth", "fsck", "--layout", layout); out.code != 0 {
+		s.Errorf("fsck: %d\n%s%s", out.code, out.stdout, out.stderr)
+	}
+	server.stop()
+	s.listed(layout, all)
+}
+
 func (s *shell) resolves(address string, one pushed) bool {
 	var m v1.Manifest
 	raw := s.fetch("http://" + address + "/v2/" + one.repository + "/manifests/" + one.tag)
