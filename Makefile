@@ -43,6 +43,9 @@ powercut: ## cut the power of a store under load CUTS times, and look at what it
 	go build -o bin/torture ./cmd/torture
 	bin/torture powercut --cuts $(CUTS)
 
+bench: ## compare the store with its floors: ratios of medians, of one run
+	go test ./ocilayout -run '^$$' -bench . -benchtime 1x -timeout 30m
+
 e2e: ## drive real programs: skopeo, umoci, crane, regctl, distribution
 	cd internal/e2e && go test -count=1 -timeout 20m ./...
 
@@ -72,4 +75,4 @@ $(TOOLS)/buf: $(VERSION_OF_TOOLS)
 	cd internal/tools && go build -o $(TOOLS)/ github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 	@touch $@
 
-.PHONY: help demo build test race lint torture powercut e2e generate generate-check tidy-check cross clean
+.PHONY: help demo build test race lint bench torture powercut e2e generate generate-check tidy-check cross clean

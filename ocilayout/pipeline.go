@@ -127,7 +127,9 @@ func (u *upload) readChunks(r io.Reader) (n int64, err error) {
 		if buf == nil {
 			return n, nil
 		}
-		read, readErr := io.ReadFull(r, buf)
+		// The file is written in whole chunks, which its pages in memory then are too.
+		data := buf[:chunkSize-u.state.size%chunkSize]
+		read, readErr := io.ReadFull(r, data)
 		written, writeErr := u.step(&chunk{buf: buf, data: buf[:read]}, h)
 		n += int64(written)
 		err = cmp.Or(writeErr, endOf(readErr))

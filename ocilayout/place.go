@@ -33,6 +33,7 @@ func (l *Layout) place(f *os.File, name string, d digest.Digest, size int64) err
 func (l *Layout) placeAt(f *os.File, name, target string, size int64) error {
 	if l.mode() == Process {
 		l.unflushed.add(target, size)
+		l.publisher.wake()
 		if err := l.dir.MoveNew(name, target); !errors.Is(err, fs.ErrExist) {
 			return err
 		}

@@ -189,6 +189,7 @@ func (p *publisher) publish(ctx context.Context) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	defer func() { p.cost = time.Since(start) }()
 	if gen == p.last.Generation && p.unchanged() {
 		return true, p.layout.flushBlobs()
 	}
@@ -200,9 +201,7 @@ func (p *publisher) publish(ctx context.Context) (done bool, err error) {
 		p.layout.dir.Root().Remove(temp)
 		return false, err
 	}
-	done, err = p.exchange(ctx, next, temp)
-	p.cost = time.Since(start)
-	return done, err
+	return p.exchange(ctx, next, temp)
 }
 
 func (p *publisher) generation() (gen uint64, err error) {
