@@ -1,13 +1,13 @@
 package ocilayout
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/maphash"
-	"math"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -194,18 +194,41 @@ func (c *collection) markForeign(data []byte) error {
 // forgetTraces drops what nobody will ask for again.
 func (c *collection) forgetTraces(ctx context.Context) error {
 	over := time.Now().Add(-traceFor).Unix()
-	return c.layout.writer.commit(ctx, change{hidden: true, write: func(tx *bolt.Tx, _ uint64) error {
-		var old [][]byte
-		err := scan(tx, span{bucket: bucketGone}, math.MaxInt, func(k, v []byte) error {
-			var rec goneRecord
-			if json.Unmarshal(v, &rec) == nil && rec.At < over && len(old) < pageSize {
-				old = append(old, append([]byte(nil), k...))
+	var old [][]byte
+	for k, err := range pages(ctx, c.layout.db, span{bucket: bucketGone}, func(k, v []byte) ([]byte, error) {
+		var rec goneRecord
+		if err := json.Unmarshal(v, &rec); err != nil || rec.At >= over {
+			return nil, err
+		}
+		return bytes.Clone(k), nil
+	}) {
+		if err != nil {
+			return err
+		}
+		if k != nil {
+			old = append(old, k)
+		}
+	}
+	for batch := range slices.Chunk(old, retainBatch) {
+		err := c.layout.writer.commit(ctx, change{hidden: true, write: func(tx *bolt.Tx, _ uint64) error {
+			for _, k := range batch {
+				if err := forgetTrace(tx, k, over); err != nil {
+					return err
+				}
 			}
 			return nil
-		})
-		for _, k := range old {
-			err = errors.Join(err, remove(tx, bucketGone, k))
+		}})
+		if err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func forgetTrace(tx *bolt.Tx, k []byte, over int64) error {
+	var rec goneRecord
+	if _, err := get(tx, bucketGone, k, &rec); err != nil || rec.At >= over {
 		return err
-	}})
+	}
+	return remove(tx, bucketGone, k)
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/berthoci/berth"
@@ -398,4 +399,33 @@ func imageOf(t *testing.T, contents []string) []byte {
 		all = append(all, v1.Descriptor{MediaType: octetStream, Digest: digest.FromString(content), Size: int64(len(content))})
 	}
 	return encode(t, map[string]any{"schemaVersion": 2, "mediaType": v1.MediaTypeImageManifest, "config": all[0], "layers": all[1:]})
+}
+
+// What was removed is remembered for a day, and then no more.
+func TestTracesAreForgotten(t *testing.T) {
+	l := open(t, t.TempDir())
+	r := repo(t, l, "app/hello")
+	pushImage(t, r, "layer", "v1", "v2")
+	for _, tag := range []string{"v1", "v2"} {
+		if err := r.Untag(t.Context(), tag, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := l.writer.commit(t.Context(), change{write: func(tx *bolt.Tx, gen uint64) error {
+		return put(tx, bucketGone, key("app/hello", "v1"), goneRecord{gen, now() - int64(traceFor.Seconds()) - 1})
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	collect(t, l, berth.GCOptions{})
+	for tag, want := range map[string]bool{"v1": false, "v2": true} {
+		var got bool
+		l.db.View(func(tx *bolt.Tx) error {
+			got = has(tx, bucketGone, key("app/hello", tag))
+			return nil
+		})
+		if got != want {
+			t.Errorf("the removal of %s is remembered: %v, want %v", tag, got, want)
+		}
+	}
 }
