@@ -48,10 +48,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -131,9 +133,17 @@ func Open(ctx context.Context, dir string, opts *Options) (_ *Layout, err error)
 		}
 	}()
 	if err := l.open(ctx, dir, opts); err != nil {
-		return nil, fmt.Errorf("layout %s: %w", dir, err)
+		return nil, fmt.Errorf("layout %s: %w%s", dir, err, advice(err))
 	}
 	return l, nil
+}
+
+// advice is what to do about a directory that cannot be written to.
+func advice(err error) string {
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
+		return "; berth must be able to write there: make the directory writable, or open a copy of it"
+	}
+	return ""
 }
 
 func newLayout(opts *Options) *Layout {

@@ -194,10 +194,8 @@ func (p *publisher) publish(ctx context.Context) (done bool, err error) {
 		return true, p.layout.flushBlobs()
 	}
 	next, temp, err := p.write()
-	if err != nil {
-		return false, err
-	}
-	if err := p.layout.flushBlobs(); err != nil {
+	// Blobs are flushed also where there is no room for another index.json: writers may wait for that.
+	if err = errors.Join(err, p.layout.flushBlobs()); err != nil {
 		p.layout.dir.Root().Remove(temp)
 		return false, err
 	}

@@ -26,6 +26,8 @@ const (
 
 // unflushed is what lies in blobs/ and may not be on disk yet.
 type unflushed struct {
+	flushing sync.Mutex // one flush at a time
+
 	mu      sync.Mutex // guards the fields below
 	batch   batch
 	drained chan struct{} // closed when a batch has been flushed
@@ -60,12 +62,6 @@ func (u *unflushed) full() <-chan struct{} {
 		return nil
 	}
 	return u.drained
-}
-
-func (u *unflushed) empty() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return len(u.batch.files) == 0 && !u.batch.all
 }
 
 // take empties the account for a flush; give puts back what could not be flushed.
@@ -110,9 +106,15 @@ func (l *Layout) throttle(ctx context.Context) error {
 	}
 }
 
-// flushBlobs puts all blobs on disk that were stored before the call.
+// flushBlobs puts all blobs on disk that were stored before the call, also those that another call has
+// begun with.
 func (l *Layout) flushBlobs() error {
+	l.unflushed.flushing.Lock()
+	defer l.unflushed.flushing.Unlock()
 	b := l.unflushed.take()
+	if len(b.files) == 0 && !b.all {
+		return nil
+	}
 	if err := l.flushBatch(b); err != nil {
 		l.unflushed.give(b)
 		return err

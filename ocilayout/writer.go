@@ -164,7 +164,7 @@ func (w *writer) prepare(group []*job) error {
 		return err
 	}
 	// What was stored just before the layout was raised to power mode did not wait for the disk yet.
-	if w.layout.mode() == Power && !w.layout.unflushed.empty() {
+	if w.layout.mode() == Power {
 		if err := w.layout.flushBlobs(); err != nil {
 			return err
 		}
