@@ -19,7 +19,8 @@ type Flusher interface {
 type Collector interface {
 	// GC applies the rules for what to keep, and then removes the blobs that no manifest of any
 	// repository names. It runs beside pushes and pulls; a blob that a client stored, or was told
-	// exists, within the grace period is spared.
+	// exists, within the grace period is spared, and so are all within one grace period of the
+	// registry's start. The rules end tags and images at once; their blobs obey the grace period too.
 	//
 	// What was removed before the context ended stays removed, and is in the report.
 	//

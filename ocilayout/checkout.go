@@ -32,9 +32,13 @@ func (l *Layout) Checkout(ctx context.Context) (done func(context.Context) error
 		l.maintenance.Release(1)
 		return nil, err
 	}
-	l.publisher.mu.Lock()
+	if err := l.publisher.turn.Acquire(ctx, 1); err != nil {
+		resume()
+		l.maintenance.Release(1)
+		return nil, err
+	}
 	let := sync.OnceFunc(func() {
-		l.publisher.mu.Unlock()
+		l.publisher.turn.Release(1)
 		resume()
 		l.maintenance.Release(1)
 	})
@@ -49,7 +53,7 @@ func (l *Layout) Checkout(ctx context.Context) (done func(context.Context) error
 }
 
 func (l *Layout) prepareCheckout(ctx context.Context) error {
-	if err := l.publisher.flushLocked(ctx); err != nil {
+	if err := l.publisher.flushInTurn(ctx); err != nil {
 		return err
 	}
 	if err := l.dir.MkdirAll(heldPath, 0o700); err != nil {
@@ -92,7 +96,7 @@ func (l *Layout) endCheckout(ctx context.Context) error {
 	if err := l.dropMissing(ctx); err != nil {
 		return err
 	}
-	return l.publisher.flushLocked(ctx)
+	return l.publisher.flushInTurn(ctx)
 }
 
 // restoreHeld gives the blobs that were removed their name back. It runs at each start too: who

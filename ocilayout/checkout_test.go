@@ -124,6 +124,9 @@ func TestAPushWaitsForACheckout(t *testing.T) {
 	if err := r.Untag(ctx, "v1", nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a change during a checkout: %v", err)
 	}
+	if err := l.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a flush during a checkout: %v", err)
+	}
 	pushed := make(chan image)
 	go func() { pushed <- pushImage(t, r, "second", "v2") }()
 	done()

@@ -74,28 +74,40 @@ func (l *Layout) openIndex(rebuild bool) error {
 			return err
 		}
 	}
-	db, err := l.openFound()
+	err := l.openFound()
 	if errors.Is(err, errDamaged) {
 		const aside = indexPath + ".damaged"
 		l.log.Error("the index file is damaged and is made anew from index.json", "err", err, "copy", l.path(aside))
 		if err := l.dir.Move(indexPath, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		db, err = openDatabase(l.dir, false)
+		err = l.openPrepared(false)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", l.path(indexPath), err)
 	}
-	l.db = db
-	db.setDurability(l.mode())
-	return db.prepare()
+	return nil
 }
 
-func (l *Layout) openFound() (*database, error) {
+func (l *Layout) openFound() error {
 	if l.epoch.found.Damaged {
-		return nil, errDamaged
+		return errDamaged
 	}
-	return openDatabase(l.dir, l.epoch.found.Clean)
+	return l.openPrepared(l.epoch.found.Clean)
+}
+
+// openPrepared opens the index file and makes sure of its format.
+func (l *Layout) openPrepared(clean bool) error {
+	db, err := openDatabase(l.dir, clean)
+	if err != nil {
+		return err
+	}
+	db.setDurability(l.mode())
+	if err := db.prepare(); err != nil {
+		return errors.Join(err, db.Close())
+	}
+	l.db = db
+	return nil
 }
 
 // discardIndex removes the index file, and what else a power cut leaves that is of no use.

@@ -147,7 +147,9 @@ func (p *publisher) lookAt(ctx context.Context, o *outgoing) (merged bool, err e
 
 // dropOutgoing looks at them for the last time.
 func (p *publisher) dropOutgoing() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	if p.turn.Acquire(context.Background(), 1) != nil {
+		return
+	}
+	defer p.turn.Release(1)
 	p.retire(time.Now().Add(outgoingFor))
 }

@@ -281,7 +281,7 @@ func (c *check) checkFiles(ctx context.Context) error {
 	if err := known.mark(ctx, nil); err != nil {
 		return err
 	}
-	return fs.WalkDir(c.layout.dir.Root().FS(), v1.ImageBlobsDir, func(name string, file fs.DirEntry, err error) error {
+	err := fs.WalkDir(c.layout.dir.Root().FS(), v1.ImageBlobsDir, func(name string, file fs.DirEntry, err error) error {
 		if err != nil || file.IsDir() {
 			return errors.Join(err, ctx.Err())
 		}
@@ -290,4 +290,8 @@ func (c *check) checkFiles(ctx context.Context) error {
 		}
 		return ctx.Err()
 	})
+	if c.report.Unknown > 0 && c.report.Manifests == 0 {
+		c.add(berth.Problem{Kind: berth.ProblemIndex, Detail: fmt.Sprintf("no image is known, and %d files lie in blobs/: put back an index.json that names them", c.report.Unknown)})
+	}
+	return err
 }

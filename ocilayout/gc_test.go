@@ -117,6 +117,7 @@ func TestCollectionSparesAllAtTheStart(t *testing.T) {
 func TestCollectionSparesTheFilesOfOthers(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir)
+	pushImage(t, repo(t, l, "app/hello"), "layer", "v1")
 	young, old := digest.FromString("young"), digest.FromString("old")
 	for d, age := range map[digest.Digest]time.Duration{young: 0, old: 2 * outsideGrace} {
 		when := time.Now().Add(-age)
@@ -128,6 +129,32 @@ func TestCollectionSparesTheFilesOfOthers(t *testing.T) {
 	collect(t, l, berth.GCOptions{})
 	wantFile(t, dir, young, true)
 	wantFile(t, dir, old, false)
+}
+
+// Where no image is known, index.json was lost, and not the need for all files.
+func TestCollectionOfALayoutThatLostItsIndex(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	img := pushImage(t, repo(t, l, "app/hello"), "layer", "v1")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-2 * outsideGrace)
+	for _, d := range []digest.Digest{img.config.Digest, img.layer.Digest, img.desc.Digest} {
+		if err := os.Chtimes(filepath.Join(dir, blobPath(d)), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.RemoveAll(filepath.Join(dir, ".berth")), os.Remove(filepath.Join(dir, v1.ImageIndexFile))); err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, dir)
+	if report := collect(t, l, berth.GCOptions{}); report.Blobs != 0 || report.Left != 3 {
+		t.Errorf("collected %+v", report)
+	}
+	if report := fsck(t, l, false); len(report.Problems) != 1 || report.Unknown != 3 {
+		t.Errorf("the check found %+v", report)
+	}
 }
 
 // An entry of index.json that berth does not understand keeps all that it may lead to.
@@ -428,4 +455,38 @@ func TestTracesAreForgotten(t *testing.T) {
 			t.Errorf("the removal of %s is remembered: %v, want %v", tag, got, want)
 		}
 	}
+}
+
+// What was pushed last is known also to an index that was made anew; of a layout that another tool made,
+// what comes last in its index.json.
+func TestTheOrderOfPushesOutlivesTheIndex(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	for _, tag := range []string{"c", "a", "e", "b", "d"} {
+		pushImage(t, repo(t, l, "app/hello"), tag, tag)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l = openWith(t, dir, &Options{Rebuild: true})
+	keep := berth.GCOptions{Keep: []berth.KeepRule{{Repositories: "**", Newest: 2}}}
+	collect(t, l, keep)
+	wantTags(t, repo(t, l, "app/hello"), "b", "d")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, dir, func(index *v1.Index) {
+		slices.Reverse(index.Manifests)
+		index.Annotations = nil
+		for _, desc := range index.Manifests {
+			delete(desc.Annotations, annotationMoved)
+		}
+	})
+	if err := os.RemoveAll(filepath.Join(dir, ".berth")); err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, dir)
+	keep.Keep[0].Newest = 1
+	collect(t, l, keep)
+	wantTags(t, repo(t, l, "app/hello"), "b")
 }

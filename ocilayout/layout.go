@@ -181,6 +181,17 @@ func (l *Layout) open(ctx context.Context, dir string, opts *Options) (err error
 	if err := l.openIndex(opts.Rebuild); err != nil {
 		return err
 	}
+	err = l.start(ctx)
+	if !errors.Is(err, errDamaged) {
+		return err
+	}
+	// What was closed well is not examined whole, and was damaged since.
+	l.writer.end()
+	l.db.Close()
+	l.epoch.found.Damaged, l.epoch.found.Clean = true, false
+	if err := l.openIndex(false); err != nil {
+		return err
+	}
 	return l.start(ctx)
 }
 
@@ -193,7 +204,7 @@ func (l *Layout) start(ctx context.Context) error {
 	l.writer = newWriter(l)
 	l.publisher = newPublisher(l)
 	if err := l.publisher.first(ctx); err != nil {
-		if ctx.Err() != nil || errors.Is(err, berth.ErrLayoutInvalid) {
+		if ctx.Err() != nil || errors.Is(err, berth.ErrLayoutInvalid) || errors.Is(err, errDamaged) {
 			return err
 		}
 		// A full disk must not keep anybody from reading, or from making room.

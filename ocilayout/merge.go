@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -52,6 +53,7 @@ type merger struct {
 	ctx     context.Context // of the one call that it is for
 	fresh   bool            // the index knows nothing, and is to look so until all is merged
 	floor   uint64          // a fresh index goes on counting where the lost one ended
+	taken   uint64          // entries of a fresh index: what comes later in the file counts as newer
 	base    uint64          // generation that the edit was based on
 	removes bool            // the file says so itself: what it does not list was taken out
 	images  []*outside
@@ -69,7 +71,7 @@ func (m *merger) flush() error {
 // finish merges the last entries, and what can only be known at the end.
 func (m *merger) finish() error {
 	return m.layout.writer.commitAlways(m.ctx, change{write: func(tx *bolt.Tx, gen uint64) error {
-		gen = max(gen, m.floor)
+		gen = max(gen, m.floor+m.taken)
 		if err := m.writeImages(tx, gen); err != nil {
 			return err
 		}
@@ -85,7 +87,8 @@ type outside struct {
 	repo, tag string
 	desc      v1.Descriptor
 	nodes     []node
-	known     bool // the index says the same already
+	known     bool   // the index says the same already
+	moved     uint64 // the generation in which the tag last moved, for an index that knows nothing
 }
 
 // key is that of the tag, or of the manifest where there is none.
@@ -148,7 +151,7 @@ func (m *merger) understand(raw json.RawMessage) (*outside, error) {
 	if err := berth.ValidateDigest(desc.Digest); err != nil {
 		return nil, err
 	}
-	entry := &outside{repo: DefaultRepository, desc: desc}
+	entry := &outside{repo: DefaultRepository, desc: desc, moved: m.movedAt(desc)}
 	if name := desc.Annotations[v1.AnnotationRefName]; name != "" {
 		var ok bool
 		if entry.repo, entry.tag, ok = parseRefName(name); !ok {
@@ -184,6 +187,16 @@ func (m *merger) compare(entry *outside) (held bool, err error) {
 		return err
 	})
 	return held, err
+}
+
+// movedAt is when a tag last moved, as far as a fresh index can know: the file says so if berth wrote it.
+func (m *merger) movedAt(desc v1.Descriptor) uint64 {
+	gen, err := strconv.ParseUint(desc.Annotations[annotationMoved], 10, 64)
+	if err == nil && gen < m.floor {
+		return gen
+	}
+	m.taken++
+	return m.floor + m.taken
 }
 
 // othersAnnotations leaves out those that berth writes itself.
@@ -253,6 +266,9 @@ func (m *merger) writeEntry(tx *bolt.Tx, entry *outside, gen uint64) error {
 		return err
 	}
 	entry.desc.MediaType = held.MediaType
+	if m.fresh {
+		gen = entry.moved
+	}
 	return setTag(tx, entry.repo, entry.tag, tagRecord{gen, entry.desc, now()})
 }
 

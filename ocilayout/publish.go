@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/berthoci/berth/internal/durable"
 )
@@ -39,15 +41,15 @@ type projected struct {
 // publisher keeps index.json in step with the index, and the disk with both.
 type publisher struct {
 	layout  *Layout
+	cost    atomic.Int64  // of the last time, in nanoseconds
 	dirty   chan struct{} // something is to be published or flushed
 	urgent  chan struct{} // somebody waits for it
 	stop    chan struct{}
 	stopped chan struct{}
 	ending  sync.Once
 
-	mu   sync.Mutex // one at a time; guards the fields below
-	last projected  // the index.json that is known
-	cost time.Duration
+	turn *semaphore.Weighted // of one; guards the fields below
+	last projected           // the index.json that is known
 	// exact: nothing but the file has changed since, so it says what was taken out even where its
 	// annotations are lost.
 	exact bool
@@ -56,7 +58,7 @@ type publisher struct {
 }
 
 func newPublisher(l *Layout) *publisher {
-	return &publisher{layout: l, dirty: make(chan struct{}, 1),
+	return &publisher{layout: l, turn: semaphore.NewWeighted(1), dirty: make(chan struct{}, 1),
 		urgent: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{})}
 }
 
@@ -104,9 +106,7 @@ func (p *publisher) run() {
 
 // delay is how long a change may wait for others. In power mode it is durable already.
 func (p *publisher) delay() time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delay := max(publishDelay, publishShare*p.cost)
+	delay := max(publishDelay, publishShare*time.Duration(p.cost.Load()))
 	if p.layout.mode() == Process {
 		delay = min(delay, flushWithin)
 	}
@@ -133,8 +133,10 @@ func (p *publisher) watch() {
 	if p.layout.sweepDue() {
 		p.layout.sweepIngest(false)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	if !p.turn.TryAcquire(1) {
+		return // somebody is looking, or does not want anybody to
+	}
+	defer p.turn.Release(1)
 	p.retire(time.Now())
 	if p.unchanged() {
 		return
@@ -159,12 +161,14 @@ func (p *publisher) halt() {
 // flush takes in what others wrote, puts on disk what was answered, and brings index.json up to
 // date, in this order: so index.json names nothing that a power cut could take away.
 func (p *publisher) flush(ctx context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.flushLocked(ctx)
+	if err := p.turn.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer p.turn.Release(1)
+	return p.flushInTurn(ctx)
 }
 
-func (p *publisher) flushLocked(ctx context.Context) error {
+func (p *publisher) flushInTurn(ctx context.Context) error {
 	const attempts = 10
 	for range attempts {
 		if err := p.mergeOutside(ctx); err != nil {
@@ -189,7 +193,7 @@ func (p *publisher) publish(ctx context.Context) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer func() { p.cost = time.Since(start) }()
+	defer func() { p.cost.Store(int64(time.Since(start))) }()
 	if gen == p.last.Generation && p.unchanged() {
 		return true, p.layout.flushBlobs()
 	}
@@ -213,20 +217,21 @@ func (p *publisher) generation() (gen uint64, err error) {
 // first takes in what was written to index.json while nobody owned the layout. Bringing index.json
 // up to date can wait, except where there is none.
 func (p *publisher) first(ctx context.Context) error {
-	p.mu.Lock()
+	if err := p.turn.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer p.turn.Release(1)
 	fresh, err := p.isFresh()
+	if err != nil {
+		return err
+	}
 	if !fresh {
 		p.last = p.layout.epoch.projection()
 	}
-	if err == nil {
-		err = p.mergeOutside(ctx)
-	}
-	missing := p.last == projected{}
-	p.mu.Unlock()
-	if err != nil || !missing {
+	if err := p.mergeOutside(ctx); err != nil || p.last != (projected{}) {
 		return err
 	}
-	return p.flush(ctx)
+	return p.flushInTurn(ctx)
 }
 
 // refresh takes in an edit of index.json if there is one, for a reader that has not found what it
@@ -234,10 +239,10 @@ func (p *publisher) first(ctx context.Context) error {
 func (p *publisher) refresh(ctx context.Context) bool {
 	info, err := p.layout.dir.Root().Lstat(v1.ImageIndexFile)
 	// Whoever has the lock is about to look, or does not want anybody to.
-	if err != nil || !p.mu.TryLock() {
+	if err != nil || !p.turn.TryAcquire(1) {
 		return false
 	}
-	defer p.mu.Unlock()
+	defer p.turn.Release(1)
 	if durable.StampOf(info) == p.last.Stamp {
 		return false
 	}

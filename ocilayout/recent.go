@@ -144,13 +144,6 @@ func (r *recent) seize(d digest.Digest) bool {
 	return true
 }
 
-// isTouched reports whether a client was told of a blob since the given time, or it is in use.
-func (r *recent) isTouched(d digest.Digest, since time.Time) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.held[d] > 0 || r.touchedSince(d, since)
-}
-
 func (r *recent) touchedSince(d digest.Digest, since time.Time) bool {
 	sum := maphash.String(r.seed, string(d))
 	for i, a := range r.ages {

@@ -30,6 +30,7 @@ const (
 	annotationGeneration = annotationPrefix + "generation" // of the index: what the projection shows
 	annotationChecksum   = annotationPrefix + "checksum"   // of the index: sha256 of its manifests, as written
 	annotationRepository = annotationPrefix + "repository" // of an entry without a name
+	annotationMoved      = annotationPrefix + "moved"      // of a tag: the generation in which it last moved
 
 	// annotationImageName is written for containerd and its kin, and never read back.
 	annotationImageName = "io.containerd.image.name"
@@ -138,13 +139,14 @@ func tagEntries(tx *bolt.Tx, list *listWriter) error {
 		if err := json.Unmarshal(v, &rec); err != nil {
 			return fmt.Errorf("index entry %q is damaged: %w", k, err)
 		}
-		return list.add(named(rec.Descriptor, firstPart(k), lastPart(k)))
+		return list.add(named(rec, firstPart(k), lastPart(k)))
 	})
 }
 
-// named gives a descriptor the annotations that say which tag it is.
-func named(desc v1.Descriptor, repo, tag string) v1.Descriptor {
-	annotations := map[string]string{}
+// named gives a tag's descriptor the annotations that say which tag it is.
+func named(rec tagRecord, repo, tag string) v1.Descriptor {
+	desc := rec.Descriptor
+	annotations := map[string]string{annotationMoved: strconv.FormatUint(rec.Generation, 10)}
 	maps.Copy(annotations, desc.Annotations)
 	annotations[v1.AnnotationRefName] = refName(repo, tag)
 	if full, err := reference.ParseNormalizedNamed(repo); err == nil {

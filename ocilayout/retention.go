@@ -134,12 +134,9 @@ func (c *collection) endBatch(ctx context.Context, batch []ending) (done []endin
 	return done, err
 }
 
-// endOne ends a tag that has not moved since, or a manifest that nothing leads to and nobody was told
-// of.
+// endOne ends a tag that has not moved since, or a manifest that nothing leads to. Its blobs stay for as
+// long as a client may count on them.
 func (c *collection) endOne(tx *bolt.Tx, e ending, gen uint64) (bool, error) {
-	if c.layout.recent.isTouched(e.Digest, c.cutoff()) {
-		return false, nil
-	}
 	if e.Tag != "" {
 		var now tagRecord
 		_, err := get(tx, bucketTags, key(e.Repository, e.Tag), &now)

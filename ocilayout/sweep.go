@@ -130,7 +130,9 @@ func (c *collection) judge(algorithm digest.Algorithm, entry fs.DirEntry) (garba
 	}
 	g := garbage{d, info.Size()}
 	c.seen.add(g)
-	if c.needed.has(d) || c.layout.hasRecord(d) {
+	// Where no image is known at all, it is more likely that index.json was lost than that nobody needs
+	// any of the files.
+	if c.needed.has(d) || c.layout.hasRecord(d) || len(c.needed.sums) == 0 && !c.traces.has(d) {
 		return g, false
 	}
 	return g, c.traces.has(d) || c.layout.age(info) > max(outsideGrace, c.grace)

@@ -240,7 +240,7 @@ func (d *Dir) SyncPath(name string) error {
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 		return nil
 	}
-	f, err := d.root.OpenFile(name, os.O_RDWR, 0)
+	f, err := d.root.OpenFile(name, syncFlag, 0)
 	if err != nil {
 		return err
 	}

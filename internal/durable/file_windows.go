@@ -1,6 +1,12 @@
 package durable
 
-import "io/fs"
+import (
+	"io/fs"
+	"os"
+)
+
+// syncFlag opens a file that is to be flushed, which needs the right to write.
+const syncFlag = os.O_RDWR
 
 // inode is not told by a look at a file here; size and time have to do.
 func inode(fs.FileInfo) uint64 { return 0 }
