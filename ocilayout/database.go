@@ -57,10 +57,18 @@ func (db *database) guard(work func() error) (err error) {
 	defer func() {
 		if broken := recover(); broken != nil {
 			db.damaged.Store(true)
-			err = fmt.Errorf("%w (%.200v); stop berth and start it again to have it made anew from index.json", errDamaged, broken)
+			err = fmt.Errorf("%w (%s); stop berth and start it again to have it made anew from index.json", errDamaged, whatBroke(broken))
 		}
 	}()
 	return work()
+}
+
+// whatBroke is bbolt's own word, if it has one.
+func whatBroke(panicked any) string {
+	if _, fault := panicked.(runtime.Error); fault {
+		return "a page cannot be read"
+	}
+	return fmt.Sprintf("%.200v", panicked)
 }
 
 // openIndex opens the index file, or begins a new one: where what is there cannot be believed, or is

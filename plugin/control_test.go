@@ -79,7 +79,7 @@ func TestShutdownEndsACheckout(t *testing.T) {
 	default:
 		t.Error("the checkout is not ended")
 	}
-	if err := done(t.Context()); err == nil || err.Error() != "plugin: "+ErrCheckoutCut.Error() {
+	if err := done(t.Context()); err == nil || err.Error() != ErrCheckoutCut.Error() {
 		t.Errorf("its holder hears %v", err)
 	}
 }

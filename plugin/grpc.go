@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -213,5 +214,5 @@ func fromStatus(ctx context.Context, err error) error {
 	case codes.Unimplemented:
 		return fmt.Errorf("plugin: %w: it is of an earlier version", berth.ErrUnsupported)
 	}
-	return fmt.Errorf("plugin: %s", st.Message())
+	return errors.New(st.Message())
 }

@@ -176,6 +176,9 @@ func (h *heldCheckout) done(ctx context.Context) error {
 		if _, err := h.stream.Recv(); !errors.Is(err, io.EOF) {
 			h.result = fromStatus(ctx, err)
 		}
+		if errors.Is(h.result, ErrGone) {
+			h.result = ErrCheckoutCut
+		}
 	})
 	return h.result
 }

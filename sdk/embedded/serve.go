@@ -48,6 +48,7 @@ func Serve(ctx context.Context, opts ServeOptions) (err error) {
 	if c.failed != nil {
 		return c.failed
 	}
+	c.upkeep.readOnly = opts.Server.ReadOnly
 	listener, err := net.Listen("tcp", opts.Address)
 	if err != nil {
 		return fmt.Errorf("address %s: %w; stop what listens there, or choose another --addr", opts.Address, plainCause(err))

@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/berthoci/berth"
@@ -10,12 +11,17 @@ import (
 	"github.com/berthoci/berth/plugin"
 )
 
-var errEnding = errors.New("the registry is ending")
+var (
+	errEnding   = errors.New("the registry is ending")
+	errReadOnly = fmt.Errorf("%w: the layout is served read-only; stop berth serve first", berth.ErrUnsupported)
+)
 
 // upkeep is what is done to a layout as a whole, on behalf of others: collections, checks and
 // checkouts. All of it ends before the layout is closed.
 type upkeep struct {
 	layout *ocilayout.Layout
+	// readOnly refuses what would change the layout.
+	readOnly bool
 	// leaving is over when nothing may begin any more, patience when what has begun must end.
 	leaving, patience context.Context
 	leave, hurry      context.CancelFunc
@@ -37,6 +43,9 @@ func (u *upkeep) Flush(ctx context.Context) error { return u.layout.Flush(ctx) }
 
 // GC implements [berth.Collector].
 func (u *upkeep) GC(ctx context.Context, opts *berth.GCOptions) (report berth.GCReport, err error) {
+	if u.readOnly && (opts == nil || !opts.DryRun) {
+		return report, errReadOnly
+	}
 	err = u.do(ctx, u.patience, func(ctx context.Context) (err error) {
 		report, err = u.layout.GC(ctx, opts)
 		return err
@@ -46,6 +55,9 @@ func (u *upkeep) GC(ctx context.Context, opts *berth.GCOptions) (report berth.GC
 
 // Fsck implements [berth.Checker].
 func (u *upkeep) Fsck(ctx context.Context, opts *berth.FsckOptions) (report berth.FsckReport, err error) {
+	if u.readOnly && opts != nil && opts.Repair {
+		return report, errReadOnly
+	}
 	err = u.do(ctx, u.patience, func(ctx context.Context) (err error) {
 		report, err = u.layout.Fsck(ctx, opts)
 		return err
@@ -55,6 +67,9 @@ func (u *upkeep) Fsck(ctx context.Context, opts *berth.FsckOptions) (report bert
 
 // Checkout implements [berth.Checkouter].
 func (u *upkeep) Checkout(ctx context.Context) (done func(context.Context) error, err error) {
+	if u.readOnly {
+		return nil, errReadOnly
+	}
 	held := &checkout{upkeep: u}
 	err = u.do(ctx, u.leaving, func(ctx context.Context) (err error) {
 		if held.done, err = u.layout.Checkout(ctx); err != nil {
