@@ -6,7 +6,7 @@ MODULES := . internal/e2e internal/tools
 ROUNDS ?= 1000
 CUTS ?= 100
 PUSHES ?= 10000
-OPERATIONS ?= 100000
+OPERATIONS ?= 110000
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
 .DEFAULT_GOAL := help

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"strings"
 	"sync"
 
@@ -115,7 +116,10 @@ func (l *Layout) restoreHeld() error {
 		if err := d.Validate(); err != nil {
 			continue // not ours
 		}
-		err := l.dir.MoveNew(held, blobPath(d))
+		err := l.dir.MkdirAll(path.Dir(blobPath(d)), 0o755) // which a program may have removed
+		if err == nil {
+			err = l.dir.MoveNew(held, blobPath(d))
+		}
 		if errors.Is(err, fs.ErrExist) {
 			err = l.dir.Remove(held)
 		}

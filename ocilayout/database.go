@@ -49,7 +49,17 @@ func (db *database) Update(fn func(*bolt.Tx) error) error {
 	if db.damaged.Load() {
 		return errDamaged
 	}
-	return db.guard(func() error { return db.bolt.Update(fn) })
+	return db.guard(func() error {
+		tx, err := db.bolt.Begin(true)
+		if err != nil {
+			return err
+		}
+		// After a panic nothing is rolled back: that would read the file that is broken.
+		if err := fn(tx); err != nil {
+			return errors.Join(err, tx.Rollback())
+		}
+		return tx.Commit()
+	})
 }
 
 func (db *database) guard(work func() error) (err error) {

@@ -60,7 +60,10 @@ func (l *Layout) Raise(ctx context.Context, d Durability) error {
 	if err := l.settle(); err != nil {
 		return fmt.Errorf("raise durability to %s: %w", d, err)
 	}
+	if err := l.epoch.renew(Power); err != nil {
+		return err
+	}
 	l.power.Store(true)
 	l.db.setDurability(Power)
-	return l.epoch.renew()
+	return nil
 }

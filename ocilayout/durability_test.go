@@ -9,12 +9,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/internal/control"
+	"github.com/berthoci/berth/internal/durable"
 )
 
 // These name a layout to the test binary when it is started as another program.
@@ -271,4 +273,32 @@ func TestALayoutThatIsRenamedWhileOpen(t *testing.T) {
 	again := open(t, renamed)
 	wantImage(t, again, "app/hello", "v1", first)
 	wantImage(t, again, "app/hello", "v2", second)
+}
+
+// A flush that comes between a blob's bytes and its name does not take it for flushed.
+func TestAFlushBeforeABlobHasItsName(t *testing.T) {
+	l, faults := openFaulty(t, t.TempDir(), Process)
+	r := repo(t, l, "app/hello")
+	pushImage(t, r, "first", "v1")
+	flush(t, l)
+	d := digest.FromString("layer")
+	faults.set(func(op durable.Op, name string) error {
+		if op == durable.OpRename && name == blobPath(d) {
+			return l.flushBlobs()
+		}
+		return nil
+	})
+	uploadBlob(t, r, "layer")
+	var flushed atomic.Bool
+	faults.set(func(op durable.Op, name string) error {
+		if op == durable.OpSync && (name == blobPath(d) || name == ".") {
+			flushed.Store(true)
+		}
+		return nil
+	})
+	flush(t, l)
+	faults.clear()
+	if !flushed.Load() {
+		t.Error("the blob was never flushed")
+	}
 }

@@ -70,13 +70,13 @@ func (e *epoch) changed() bool {
 }
 
 // renew says on disk that the mode has changed.
-func (e *epoch) renew() error {
+func (e *epoch) renew(mode Durability) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !e.marked {
 		return nil
 	}
-	return e.write(control.Epoch{})
+	return e.write(control.Epoch{Mode: mode.String()})
 }
 
 // end says on disk how the index was left. projection is what index.json looks like.
@@ -95,7 +95,10 @@ func (e *epoch) end(projection projected) error {
 }
 
 func (e *epoch) write(now control.Epoch) error {
-	now.Place, now.Mode = e.here, e.layout.mode().String()
+	now.Place = e.here
+	if now.Mode == "" {
+		now.Mode = e.layout.mode().String()
+	}
 	data, err := now.Encode()
 	if err != nil {
 		return err

@@ -53,7 +53,10 @@ func examine(dir *durable.Dir, size int64, clean bool) error {
 // walkBucket reads all pages of a bucket.
 func walkBucket(b *bolt.Bucket) error {
 	var last []byte
-	return b.ForEach(func(k, _ []byte) error {
+	return b.ForEach(func(k, v []byte) error {
+		if v == nil {
+			return fmt.Errorf("%w: a bucket stands where there can be none", errDamaged)
+		}
 		if last != nil && bytes.Compare(last, k) >= 0 {
 			return fmt.Errorf("%w: its keys are out of order", errDamaged)
 		}

@@ -27,6 +27,25 @@ const (
 	lockPatience = 5 * time.Second
 )
 
+// indexPrefix begins the name of every file in ingest/ that is to be index.json, or was.
+const indexPrefix = ".index-"
+
+// left merges the files that were index.json when the last process was killed: it may not have come to
+// look at them.
+func (p *publisher) left(ctx context.Context) error {
+	files, err := fs.Glob(p.layout.dir.Root().FS(), ingestPath+"/"+indexPrefix+"*")
+	if err != nil {
+		return err
+	}
+	for _, name := range files {
+		if _, _, err := p.mergeFile(ctx, name, projected{}); err != nil && !errors.Is(err, berth.ErrLayoutInvalid) {
+			return err
+		}
+		p.layout.dir.Root().Remove(name)
+	}
+	return nil
+}
+
 // outgoing is a file that was index.json, under the name that it has now.
 type outgoing struct {
 	name  string
@@ -38,15 +57,16 @@ type outgoing struct {
 // one that is known, another program has just written it, and it is merged. It reports whether
 // index.json shows all that the index holds.
 func (p *publisher) exchange(ctx context.Context, next projected, temp string) (done bool, err error) {
-	old, err := p.swap(ctx, temp)
-	if err != nil {
+	old, swapped, err := p.swap(ctx, temp)
+	if !swapped {
 		p.layout.dir.Root().Remove(temp)
 		return false, err
 	}
+	flushed := err
 	known := p.last
 	p.last = next
 	if old == "" {
-		return true, nil
+		return true, flushed
 	}
 	o := outgoing{old, known, time.Now().Add(outgoingFor)}
 	merged, err := p.lookAt(ctx, &o)
@@ -54,33 +74,36 @@ func (p *publisher) exchange(ctx context.Context, next projected, temp string) (
 	if errors.Is(err, berth.ErrLayoutInvalid) {
 		err = nil // it is being written, or damaged: time will tell
 	}
-	return err == nil && !merged, err
+	return err == nil && !merged, errors.Join(flushed, err)
 }
 
 // swap gives temp the name of index.json and returns the name that the file before it has now, or ""
-// where there was none.
-func (p *publisher) swap(ctx context.Context, temp string) (old string, err error) {
+// where there was none. The names may be swapped although there is an error: they are not flushed then.
+func (p *publisher) swap(ctx context.Context, temp string) (old string, swapped bool, err error) {
 	unlock, err := p.lockIndex(ctx)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	defer unlock()
 	dir := p.layout.dir
 	err = dir.Exchange(temp, v1.ImageIndexFile)
 	switch {
 	case err == nil:
-		return temp, dir.SyncDir(".")
+		return temp, true, dir.SyncDir(".")
 	case errors.Is(err, fs.ErrNotExist):
-		return "", dir.Rename(temp, v1.ImageIndexFile)
-	case !errors.Is(err, durable.ErrNoExchange):
-		return "", err
+	case errors.Is(err, durable.ErrNoExchange):
+		// A second name keeps the file for whoever has it open, and for us to look at.
+		old = ingestPath + "/" + indexPrefix + rand.Text()
+		if err := dir.Root().Link(v1.ImageIndexFile, old); err != nil {
+			old = ""
+		}
+	default:
+		return "", false, err
 	}
-	// A second name keeps the file for whoever has it open, and for us to look at.
-	old = ingestPath + "/" + durable.TempPrefix + rand.Text()
-	if err := dir.Root().Link(v1.ImageIndexFile, old); err != nil {
-		old = ""
+	if err := dir.Move(temp, v1.ImageIndexFile); err != nil {
+		return "", false, err
 	}
-	return old, dir.Rename(temp, v1.ImageIndexFile)
+	return old, true, dir.SyncDir(".")
 }
 
 // lockIndex takes the lock that BuildKit takes.

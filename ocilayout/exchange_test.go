@@ -158,3 +158,43 @@ func TestIndexFileIsNoLink(t *testing.T) {
 		t.Errorf("the file behind the link has %q, %v", data, err)
 	}
 }
+
+// What another program wrote before the exchange is not lost where the exchange cannot be flushed, nor
+// where the process is killed before it has looked.
+func TestAnEditBeforeAnExchangeThatGoesWrong(t *testing.T) {
+	for name, broken := range map[string]bool{"not flushed": true, "killed": false} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			l, faults := openFaulty(t, dir, Power)
+			img := pushImage(t, repo(t, l, "app"), "one", "v1")
+			flush(t, l)
+			pushImage(t, repo(t, l, "app"), "two", "v2")
+			var edited, synced bool
+			var killed string
+			faults.set(func(op durable.Op, name string) error {
+				switch {
+				case op == durable.OpRename && name == v1.ImageIndexFile && !edited:
+					edited = true
+					edit(t, dir, with("app:between", img.desc))
+				case op == durable.OpSyncDir && name == "." && edited && !synced:
+					synced, killed = true, crash(t, dir)
+					if broken {
+						return errFault
+					}
+				}
+				return nil
+			})
+			l.Flush(t.Context())
+			faults.clear()
+			if broken {
+				flush(t, l)
+				wantImage(t, l, "app", "between", img)
+				return
+			}
+			for _, d := range []Durability{Power, Process} {
+				after := openWith(t, crash(t, killed), &Options{Durability: d, Rebuild: d == Process})
+				wantImage(t, after, "app", "between", img)
+			}
+		})
+	}
+}

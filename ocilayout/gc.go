@@ -118,13 +118,21 @@ func (c *collection) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// What is removed from the disk must not be named by index.json any more.
-	if !c.opts.DryRun {
-		if err := c.layout.Flush(ctx); err != nil {
+	if c.opts.DryRun {
+		if err := c.mark(ctx, ended); err != nil {
 			return err
 		}
+		return c.sweep(ctx)
+	}
+	// The first flush takes in what others have added; the second sees to it that index.json names nothing
+	// any more that was not marked.
+	if err := c.layout.Flush(ctx); err != nil {
+		return err
 	}
 	if err := c.mark(ctx, ended); err != nil {
+		return err
+	}
+	if err := c.layout.Flush(ctx); err != nil {
 		return err
 	}
 	return c.sweep(ctx)

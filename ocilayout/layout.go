@@ -237,6 +237,8 @@ func (l *Layout) Close() error {
 		err := l.publisher.flush(context.Background())
 		l.publisher.dropOutgoing()
 		l.writer.end()
+		// What was answered after that flush is flushed too, and index.json follows at the next start.
+		err = errors.Join(err, l.flushBlobs())
 		l.closed = errors.Join(err, l.finish(err == nil), l.release())
 	})
 	return l.closed
@@ -253,6 +255,10 @@ func (l *Layout) finish(flushed bool) error {
 	if err := l.db.closeClean(); err != nil {
 		return err
 	}
+	if err := l.publisher.turn.Acquire(context.Background(), 1); err != nil {
+		return err
+	}
+	defer l.publisher.turn.Release(1)
 	return l.epoch.end(l.publisher.last)
 }
 

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
 
@@ -37,6 +38,7 @@ func (p *publisher) merge(ctx context.Context, name string, file *indexFile, bas
 	if file.says && !m.fresh {
 		m.base, m.removes = file.Generation, true
 	}
+	defer m.release()
 	again, err := p.layout.readIndexFile(name, m.take)
 	if err != nil {
 		return err
@@ -59,6 +61,14 @@ type merger struct {
 	images  []*outside
 	foreign []json.RawMessage
 	named   map[string]bool // keys of all that the file lists
+	held    []func()        // lets go of what must not be collected before it is merged
+}
+
+// release lets a collection have what is merged, or will not be.
+func (m *merger) release() {
+	for _, let := range m.held {
+		let()
+	}
 }
 
 // flush merges the entries that are gathered, and forgets them.
@@ -165,7 +175,7 @@ func (m *merger) understand(raw json.RawMessage) (*outside, error) {
 	if err != nil || entry.known {
 		return entry, err
 	}
-	err = m.layout.walk(desc, 0, func(n node) { entry.nodes = append(entry.nodes, n) })
+	err = m.walk(desc, 0, map[digest.Digest]bool{}, func(n node) { entry.nodes = append(entry.nodes, n) })
 	if held {
 		err = nil // it is there, if damaged
 	}
@@ -210,10 +220,16 @@ func othersAnnotations(all map[string]string) map[string]string {
 	return others
 }
 
-// walk visits a manifest and all manifests below it, children first. Children that are not there
-// are passed over: the image is sparse.
-func (l *Layout) walk(desc v1.Descriptor, depth int, visit func(node)) error {
-	raw, err := l.readManifest(desc)
+// walk visits a manifest and all manifests below it, children first, each once. Children that are not
+// there are passed over: the image is sparse. What is found is held: a collection that began before must
+// not remove it now.
+func (m *merger) walk(desc v1.Descriptor, depth int, seen map[digest.Digest]bool, visit func(node)) error {
+	if err := m.ctx.Err(); err != nil {
+		return err
+	}
+	seen[desc.Digest] = true
+	m.held = append(m.held, m.layout.recent.hold(desc.Digest))
+	raw, err := m.layout.readManifest(desc)
 	if err != nil {
 		return err
 	}
@@ -224,11 +240,12 @@ func (l *Layout) walk(desc v1.Descriptor, depth int, visit func(node)) error {
 	n := node{desc: v1.Descriptor{MediaType: doc.MediaType, Digest: desc.Digest, Size: desc.Size}, doc: doc}
 	for _, child := range doc.Successors() {
 		if manifest.KindOf(child.MediaType) != 0 && depth < maxDepth {
-			if l.walk(child, depth+1, visit) == nil {
+			if seen[child.Digest] || m.walk(child, depth+1, seen, visit) == nil {
 				continue
 			}
 		}
-		if info, err := l.dir.Root().Lstat(blobPath(child.Digest)); err == nil && info.Mode().IsRegular() {
+		m.held = append(m.held, m.layout.recent.hold(child.Digest))
+		if info, err := m.layout.dir.Root().Lstat(blobPath(child.Digest)); err == nil && info.Mode().IsRegular() {
 			child.Size = info.Size() // the digest decides; that a manifest gives another size does not matter here
 			n.blobs = append(n.blobs, child)
 		}

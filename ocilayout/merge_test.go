@@ -343,3 +343,28 @@ func TestIndexFileFollowsByItself(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// Indexes that name the same child many times are walked once each: otherwise the work would double
+// with every level.
+func TestIndexesThatShareChildren(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	r := repo(t, l, "app")
+	desc := pushImage(t, r, "leaf").desc
+	desc.MediaType = v1.MediaTypeImageManifest
+	for level := range 60 {
+		raw := encode(t, map[string]any{"schemaVersion": 2, "mediaType": v1.MediaTypeImageIndex,
+			"manifests": []v1.Descriptor{desc, desc}, "annotations": map[string]string{"level": string(rune('a' + level))}})
+		var err error
+		if desc, err = r.PushManifest(t.Context(), raw, &berth.PushOptions{Tags: []string{"top"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := openWith(t, dir, &Options{Rebuild: true})
+	if got := resolves(t, again, "app", "top"); got != desc.Digest {
+		t.Errorf("top is %q, want %s", got, desc.Digest)
+	}
+}

@@ -32,16 +32,31 @@ func (l *Layout) place(f *os.File, name string, d digest.Digest, size int64) err
 
 func (l *Layout) placeAt(f *os.File, name, target string, size int64) error {
 	if l.mode() == Process {
-		l.unflushed.add(target, size)
-		l.publisher.wake()
-		if err := l.dir.MoveNew(name, target); !errors.Is(err, fs.ErrExist) {
+		err := l.dir.MoveNew(name, target)
+		if err == nil {
+			l.note(target, size)
+		}
+		if !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
 	if err := l.dir.SyncFile(f, name); err != nil {
 		return err
 	}
-	return l.replace(name, target)
+	if err := l.replace(name, target); err != nil {
+		return err
+	}
+	if l.mode() == Process {
+		l.note(target, size)
+	}
+	return nil
+}
+
+// note notes a file for the next flush: when it has its name, because a flush looks for that, and before
+// it is committed, because a flush that names it begins after that.
+func (l *Layout) note(target string, size int64) {
+	l.unflushed.add(target, size)
+	l.publisher.wake()
 }
 
 // adopt makes a file that is there already as durable as one that is placed: who wrote it may not

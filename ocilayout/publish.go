@@ -228,7 +228,10 @@ func (p *publisher) first(ctx context.Context) error {
 	if !fresh {
 		p.last = p.layout.epoch.projection()
 	}
-	if err := p.mergeOutside(ctx); err != nil || p.last != (projected{}) {
+	if err := p.mergeOutside(ctx); err != nil {
+		return err
+	}
+	if err := p.left(ctx); err != nil || p.last != (projected{}) {
 		return err
 	}
 	return p.flushInTurn(ctx)

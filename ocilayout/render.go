@@ -39,7 +39,7 @@ const (
 // write writes the next index.json beside the one that is there, and flushes it.
 func (p *publisher) write() (next projected, temp string, err error) {
 	dir := p.layout.dir
-	temp = ingestPath + "/" + durable.TempPrefix + rand.Text()
+	temp = ingestPath + "/" + indexPrefix + rand.Text()
 	f, err := dir.Create(temp, 0o644)
 	if err != nil {
 		return next, "", err
