@@ -65,7 +65,7 @@ func (l *Layout) adopt(d digest.Digest, size int64) error {
 	if l.mode() == Power {
 		return l.dir.SyncPath(blobPath(d))
 	}
-	l.unflushed.add(blobPath(d), size)
+	l.note(blobPath(d), size)
 	return nil
 }
 
