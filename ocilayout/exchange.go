@@ -30,15 +30,21 @@ const (
 // indexPrefix begins the name of every file in ingest/ that is to be index.json, or was.
 const indexPrefix = ".index-"
 
-// left merges the files that were index.json when the last process was killed: it may not have come to
-// look at them.
+// left merges the files that were index.json when the last process ended without Close: it may not have
+// come to look at them. One that is as berth wrote it has nothing to tell, and may be one that was yet to
+// be index.json: what it names was not flushed then.
 func (p *publisher) left(ctx context.Context) error {
 	files, err := fs.Glob(p.layout.dir.Root().FS(), ingestPath+"/"+indexPrefix+"*")
 	if err != nil {
 		return err
 	}
 	for _, name := range files {
-		if _, _, err := p.mergeFile(ctx, name, projected{}); err != nil && !errors.Is(err, berth.ErrLayoutInvalid) {
+		file, err := p.layout.readIndexFile(name, nil)
+		if err == nil && !file.untouched {
+			err = p.merge(ctx, name, file, 0)
+			p.wake()
+		}
+		if err != nil && !errors.Is(err, berth.ErrLayoutInvalid) {
 			return err
 		}
 		p.layout.dir.Root().Remove(name)
