@@ -29,7 +29,9 @@ func (r *repository) StatBlob(ctx context.Context, d digest.Digest) (v1.Descript
 	if err := berth.ValidateDigest(d); err != nil {
 		return v1.Descriptor{}, err
 	}
-	r.layout.recent.touch(d)
+	if err := r.layout.recent.touch(ctx, d); err != nil {
+		return v1.Descriptor{}, err
+	}
 	rec, err := r.blobRecord(d)
 	if err != nil {
 		return v1.Descriptor{}, err
@@ -110,7 +112,7 @@ func kindOf(mode fs.FileMode) string {
 
 // verify hashes a file that came from outside before it is first served.
 func (r *repository) verify(ctx context.Context, d digest.Digest) error {
-	done := r.layout.hashing.DoChan(string(d), func() (any, error) { return nil, r.layout.verifyBlob(context.WithoutCancel(ctx), d) })
+	done := r.layout.hashing.DoChan(string(d), func() (any, error) { return nil, r.layout.verifyBlob(r.layout.life, d) })
 	select {
 	case result := <-done:
 		if result.Err != nil {
@@ -157,11 +159,15 @@ func (r *repository) mount(ctx context.Context, d digest.Digest, from string) (b
 	if source == nil {
 		return false, nil
 	}
-	defer r.layout.recent.hold(d)()
+	release, err := r.layout.recent.hold(ctx, d)
+	if err != nil {
+		return false, err
+	}
+	defer release()
 	if _, err := source.StatBlob(ctx, d); err != nil {
 		return false, ctx.Err()
 	}
-	err := r.layout.writer.commit(ctx, change{hidden: true, write: func(tx *bolt.Tx, _ uint64) error {
+	err = r.layout.writer.commit(ctx, change{hidden: true, write: func(tx *bolt.Tx, _ uint64) error {
 		return addMember(tx, r.name, d)
 	}})
 	return err == nil, err
@@ -184,6 +190,10 @@ func (r *repository) findHolder(d digest.Digest, from string) *repository {
 
 // verifyBlob hashes a blob's file and, where it is what its name says, records that.
 func (l *Layout) verifyBlob(ctx context.Context, d digest.Digest) error {
+	if err := l.hashers.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer l.hashers.Release(1)
 	size, err := l.hashFile(ctx, d)
 	if err == nil {
 		err = l.adopt(d, size)

@@ -8,6 +8,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
@@ -20,53 +21,77 @@ const heldPath = control.Dir + "/held"
 
 // Checkout implements [berth.Checkouter]. A program that removes what index.json does not lead to,
 // as a garbage collector does, removes no blob of an image whose manifest is still to be pushed: those
-// have a second name meanwhile.
+// have a second name meanwhile, and so have all that a client was told of within the grace period.
 //
 // Pushes and deletes wait until done is called, which must be; reading goes on. What the program took
 // out of index.json leaves the layout, and so does what it deleted.
 func (l *Layout) Checkout(ctx context.Context) (done func(context.Context) error, err error) {
-	if err := l.maintenance.Acquire(ctx, 1); err != nil {
-		return nil, err
+	held, let, err := l.holdStill(ctx)
+	if err == nil {
+		if err = l.prepareCheckout(held); err != nil {
+			err = errors.Join(err, l.restoreHeld())
+			let()
+		}
 	}
-	resume, err := l.writer.hold(ctx)
 	if err != nil {
-		l.maintenance.Release(1)
-		return nil, err
-	}
-	if err := l.publisher.turn.Acquire(ctx, 1); err != nil {
-		resume()
-		l.maintenance.Release(1)
-		return nil, err
-	}
-	let := sync.OnceFunc(func() {
-		l.publisher.turn.Release(1)
-		resume()
-		l.maintenance.Release(1)
-	})
-	if err := l.prepareCheckout(ctx); err != nil {
-		let()
 		return nil, fmt.Errorf("check out %s: %w", l.dir.Root().Name(), err)
 	}
+	abandoned := context.AfterFunc(l.life, let)
 	return func(ctx context.Context) error {
+		if !abandoned() {
+			return errClosed
+		}
 		defer let()
 		return l.endCheckout(ctx)
 	}, nil
+}
+
+// holdStill waits for what is being written, and keeps everybody from writing until let is called.
+func (l *Layout) holdStill(ctx context.Context) (_ context.Context, let func(), err error) {
+	ctx, end, err := l.maintain(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	// Most of what is to be flushed is flushed while others still may write.
+	if err := l.publisher.flush(ctx); err != nil {
+		end()
+		return nil, nil, err
+	}
+	resume, err := l.writer.hold(ctx)
+	if err != nil {
+		end()
+		return nil, nil, err
+	}
+	if err := l.publisher.turn.Acquire(ctx, 1); err != nil {
+		resume()
+		end()
+		return nil, nil, err
+	}
+	return ctx, sync.OnceFunc(func() {
+		l.publisher.turn.Release(1)
+		resume()
+		end()
+	}), nil
 }
 
 func (l *Layout) prepareCheckout(ctx context.Context) error {
 	if err := l.publisher.flushInTurn(ctx); err != nil {
 		return err
 	}
-	if err := l.dir.MkdirAll(heldPath, 0o700); err != nil {
+	if err := errors.Join(l.restoreHeld(), l.dir.MkdirAll(heldPath, 0o700)); err != nil {
 		return err
 	}
 	c := &collection{layout: l, needed: newDigestSet(), traces: newDigestSet()}
 	if err := c.mark(ctx, nil); err != nil {
 		return err
 	}
-	for b, err := range c.unneeded(ctx) {
+	told := time.Now().Add(-l.recent.grace)
+	for b, err := range pages(ctx, l.db, span{bucket: bucketBlobs}, readBlobEntry) {
 		if err != nil {
 			return err
+		}
+		if b.digest == "" || c.needed.has(b.digest) && !l.recent.touched(b.digest, told) {
+			continue
 		}
 		if err := l.holdBlob(b.digest); err != nil {
 			return err

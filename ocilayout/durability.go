@@ -2,6 +2,7 @@ package ocilayout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -52,15 +53,16 @@ func (l *Layout) Raise(ctx context.Context, d Durability) error {
 	if d <= l.mode() {
 		return nil
 	}
-	release, err := l.writer.hold(ctx)
-	if err != nil {
-		return err
-	}
-	defer release()
-	if err := l.settle(); err != nil {
+	if err := l.writer.between(ctx, l.raise); err != nil {
 		return fmt.Errorf("raise durability to %s: %w", d, err)
 	}
-	if err := l.epoch.renew(Power); err != nil {
+	return nil
+}
+
+// raise runs while no transaction is made: bbolt reads its options in each. What is stored at this moment
+// and not yet committed is flushed before it is.
+func (l *Layout) raise() error {
+	if err := errors.Join(l.settle(), l.epoch.renew(Power)); err != nil {
 		return err
 	}
 	l.power.Store(true)

@@ -32,11 +32,12 @@ type check struct {
 // anywhere puts all of them right.
 func (l *Layout) Fsck(ctx context.Context, opts *berth.FsckOptions) (berth.FsckReport, error) {
 	c := &check{layout: l, repair: opts != nil && opts.Repair}
-	if err := l.maintenance.Acquire(ctx, 1); err != nil {
+	ctx, done, err := l.maintain(ctx)
+	if err != nil {
 		return berth.FsckReport{}, err
 	}
-	defer l.maintenance.Release(1)
-	err := c.run(ctx)
+	defer done()
+	err = c.run(ctx)
 	if errors.Is(err, errDamaged) {
 		c.add(berth.Problem{Kind: berth.ProblemIndex, Detail: err.Error()})
 		err = nil

@@ -82,14 +82,15 @@ func (l *Layout) GC(ctx context.Context, opts *berth.GCOptions) (berth.GCReport,
 	if err := c.prepare(); err != nil {
 		return berth.GCReport{}, err
 	}
-	if err := l.maintenance.Acquire(ctx, 1); err != nil {
+	ctx, done, err := l.maintain(ctx)
+	if err != nil {
 		return berth.GCReport{}, err
 	}
-	defer l.maintenance.Release(1)
+	defer done()
 	var release func()
 	c.start, release = l.recent.collect()
 	defer release()
-	err := c.run(ctx)
+	err = c.run(ctx)
 	return c.report, err
 }
 

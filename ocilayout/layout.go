@@ -87,6 +87,9 @@ type Options struct {
 	fault func(op durable.Op, name string) error // for tests
 }
 
+// maxHashers bounds how many files are hashed at once for who asks for them.
+const maxHashers = 16
+
 // DefaultGrace is how long a client may take from finding a blob to pushing the manifest that names
 // it.
 const DefaultGrace = 10 * time.Minute
@@ -109,6 +112,9 @@ type Layout struct {
 	uploads   uploadTable
 	// maintenance is held by what works on the layout as a whole: a collection, a check, a checkout.
 	maintenance *semaphore.Weighted
+	hashers     *semaphore.Weighted // held by each who hashes a file
+	life        context.Context     // ends with Close, and ends what is long with it
+	endLife     context.CancelFunc
 	started     time.Time
 	hashing     singleflight.Group // of files that came from outside, each once at a time
 	closing     sync.Once
@@ -147,7 +153,9 @@ func advice(err error) string {
 }
 
 func newLayout(opts *Options) *Layout {
-	l := &Layout{log: opts.Logger, recent: newRecent(opts.grace()), chunks: newChunks(), maintenance: semaphore.NewWeighted(1), started: time.Now()}
+	l := &Layout{log: opts.Logger, recent: newRecent(opts.grace()), chunks: newChunks(), started: time.Now(),
+		maintenance: semaphore.NewWeighted(1), hashers: semaphore.NewWeighted(maxHashers)}
+	l.life, l.endLife = context.WithCancel(context.Background())
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
@@ -227,9 +235,13 @@ func (l *Layout) Repository(name string) (berth.Repository, error) {
 // on disk with all that it names.
 func (l *Layout) Flush(ctx context.Context) error { return l.publisher.flush(ctx) }
 
-// Close flushes, and lets the directory go. What is still running fails.
+// Close flushes, and lets the directory go. What is still running fails, a checkout included.
 func (l *Layout) Close() error {
 	l.closing.Do(func() {
+		l.endLife()
+		// Nobody gives these back: what was long has ended, and none begins.
+		l.maintenance.Acquire(context.Background(), 1)
+		l.hashers.Acquire(context.Background(), maxHashers)
 		l.publisher.halt()
 		if err := l.writeUses(context.Background()); err != nil {
 			l.log.Warn("when images were last used is forgotten", "err", err)
@@ -271,13 +283,29 @@ func (l *Layout) release() error {
 	if l.db != nil {
 		errs = append(errs, l.db.Close())
 	}
-	if l.owner != nil {
-		errs = append(errs, l.owner.Release())
-	}
+	// The directory first: who comes next must find nobody who still writes to it.
 	if l.dir != nil {
 		errs = append(errs, l.dir.Close())
 	}
+	if l.owner != nil {
+		errs = append(errs, l.owner.Release())
+	}
 	return errors.Join(errs...)
+}
+
+// maintain takes the layout for work on it as a whole, which ends with the layout. done must be called.
+func (l *Layout) maintain(ctx context.Context) (_ context.Context, done func(), err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(l.life, func() { cancel(errClosed) })
+	if err := l.maintenance.Acquire(ctx, 1); err != nil {
+		cancel(nil)
+		return nil, nil, context.Cause(ctx)
+	}
+	return ctx, func() {
+		stop()
+		cancel(nil)
+		l.maintenance.Release(1)
+	}, nil
 }
 
 // repository is one repository of a layout: a name, and all that the layout can do.

@@ -28,10 +28,10 @@ func (r *repository) Resolve(ctx context.Context, ref string) (v1.Descriptor, er
 	if errors.Is(err, berth.ErrManifestUnknown) && r.layout.publisher.refresh(ctx) {
 		desc, err = r.lookUp(ref)
 	}
-	if err == nil {
-		r.layout.recent.touch(desc.Digest)
+	if err != nil {
+		return desc, err
 	}
-	return desc, err
+	return desc, r.layout.recent.touch(ctx, desc.Digest)
 }
 
 func (r *repository) lookUp(ref string) (desc v1.Descriptor, err error) {
@@ -107,8 +107,15 @@ func (r *repository) PushManifest(ctx context.Context, raw []byte, opts *berth.P
 	if err := p.parse(); err != nil {
 		return v1.Descriptor{}, fmt.Errorf("%s: %w", r.name, err)
 	}
-	defer r.layout.recent.hold(p.touched()...)()
+	release, err := r.layout.recent.hold(ctx, p.touched()...)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	defer release()
 	if err := r.layout.throttle(ctx); err != nil {
+		return v1.Descriptor{}, err
+	}
+	if err := p.checkFiles(ctx); err != nil {
 		return v1.Descriptor{}, err
 	}
 	leave, err := r.layout.writer.enter(ctx)
@@ -116,9 +123,6 @@ func (r *repository) PushManifest(ctx context.Context, raw []byte, opts *berth.P
 		return v1.Descriptor{}, err
 	}
 	defer leave()
-	if err := r.layout.db.View(p.checkAll); err != nil {
-		return v1.Descriptor{}, err
-	}
 	if err := p.store(); err != nil {
 		return v1.Descriptor{}, fmt.Errorf("store manifest %s: %w", p.desc.Digest, err)
 	}
@@ -184,7 +188,7 @@ func (p *push) check(tx *bolt.Tx) error {
 			return err
 		}
 	}
-	return p.checkChildren(tx, func(child digest.Digest) error {
+	return p.checkChildren(func(child digest.Digest) error {
 		if isMember(tx, p.repo.name, child) {
 			return nil
 		}
@@ -192,25 +196,31 @@ func (p *push) check(tx *bolt.Tx) error {
 	})
 }
 
-// checkAll runs before the manifest is stored, to refuse early, and looks at the files too: one that
-// was taken away behind the index's back is to be pushed again.
-func (p *push) checkAll(tx *bolt.Tx) error {
-	if err := p.check(tx); err != nil {
-		return err
-	}
-	return p.checkChildren(tx, func(child digest.Digest) error {
-		rec, err := fileRecord(tx, p.repo.name, child)
-		if err != nil {
+// checkFiles runs before the manifest is stored, to refuse early, and looks at the files too: one that
+// was taken away or altered behind the index's back is to be pushed again.
+func (p *push) checkFiles(ctx context.Context) error {
+	records := map[digest.Digest]blobRecord{}
+	err := p.repo.layout.db.View(func(tx *bolt.Tx) error {
+		if err := p.check(tx); err != nil {
 			return err
 		}
-		if err := p.repo.layout.look(child, rec); err != nil {
+		return p.checkChildren(func(child digest.Digest) (err error) {
+			records[child], err = fileRecord(tx, p.repo.name, child)
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return p.checkChildren(func(child digest.Digest) error {
+		if err := p.repo.vouch(ctx, child, records[child]); err != nil {
 			return fmt.Errorf("%w: %w", p.missing(child), err)
 		}
 		return nil
 	})
 }
 
-func (p *push) checkChildren(tx *bolt.Tx, check func(digest.Digest) error) error {
+func (p *push) checkChildren(check func(digest.Digest) error) error {
 	if p.opts.AllowMissing {
 		return nil
 	}

@@ -71,6 +71,14 @@ func (m *merger) release() {
 	}
 }
 
+func (m *merger) hold(d digest.Digest) error {
+	release, err := m.layout.recent.hold(m.ctx, d)
+	if err == nil {
+		m.held = append(m.held, release)
+	}
+	return err
+}
+
 // flush merges the entries that are gathered, and forgets them.
 func (m *merger) flush() error {
 	return m.layout.writer.commitAlways(m.ctx, change{hidden: m.fresh, write: func(tx *bolt.Tx, gen uint64) error {
@@ -228,7 +236,9 @@ func (m *merger) walk(desc v1.Descriptor, depth int, seen map[digest.Digest]bool
 		return err
 	}
 	seen[desc.Digest] = true
-	m.held = append(m.held, m.layout.recent.hold(desc.Digest))
+	if err := m.hold(desc.Digest); err != nil {
+		return err
+	}
 	raw, err := m.layout.readManifest(desc)
 	if err != nil {
 		return err
@@ -244,7 +254,9 @@ func (m *merger) walk(desc v1.Descriptor, depth int, seen map[digest.Digest]bool
 				continue
 			}
 		}
-		m.held = append(m.held, m.layout.recent.hold(child.Digest))
+		if err := m.hold(child.Digest); err != nil {
+			return err
+		}
 		if info, err := m.layout.dir.Root().Lstat(blobPath(child.Digest)); err == nil && info.Mode().IsRegular() {
 			child.Size = info.Size() // the digest decides; that a manifest gives another size does not matter here
 			n.blobs = append(n.blobs, child)

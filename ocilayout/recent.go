@@ -1,6 +1,7 @@
 package ocilayout
 
 import (
+	"context"
 	"hash/maphash"
 	"sync"
 	"time"
@@ -40,44 +41,61 @@ func newRecent(grace time.Duration) *recent {
 
 // touch notes that a client is told of a blob. Where the blob is being removed at this moment, it
 // returns when that is over, so that the client is told the truth.
-func (r *recent) touch(d digest.Digest) {
+func (r *recent) touch(ctx context.Context, d digest.Digest) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.wait(d)
+	if err := r.wait(ctx, d); err != nil {
+		return err
+	}
 	r.note(d)
+	return nil
 }
 
 // hold keeps blobs from being removed until release is called, and for the grace period after.
-func (r *recent) hold(all ...digest.Digest) (release func()) {
+func (r *recent) hold(ctx context.Context, all ...digest.Digest) (release func(), err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, d := range all {
-		r.wait(d)
+	for i, d := range all {
+		if err := r.wait(ctx, d); err != nil {
+			r.let(all[:i])
+			return nil, err
+		}
 		r.note(d)
 		r.held[d]++
 	}
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		for _, d := range all {
-			r.note(d)
-			if r.held[d]--; r.held[d] == 0 {
-				delete(r.held, d)
-			}
+		r.let(all)
+	}, nil
+}
+
+// let ends a hold.
+func (r *recent) let(all []digest.Digest) {
+	for _, d := range all {
+		r.note(d)
+		if r.held[d]--; r.held[d] == 0 {
+			delete(r.held, d)
 		}
 	}
 }
 
 // wait returns when a digest is not being removed. The lock is let go meanwhile.
-func (r *recent) wait(d digest.Digest) {
+func (r *recent) wait(ctx context.Context, d digest.Digest) error {
 	for {
 		over, doomed := r.doomed[d]
 		if !doomed {
-			return
+			return nil
 		}
 		r.mu.Unlock()
-		<-over
+		select {
+		case <-over:
+		case <-ctx.Done():
+		}
 		r.mu.Lock()
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 	}
 }
 
@@ -142,6 +160,13 @@ func (r *recent) seize(d digest.Digest) bool {
 	}
 	r.doomed[d] = make(chan struct{})
 	return true
+}
+
+// touched reports whether somebody was told of a blob since a time.
+func (r *recent) touched(d digest.Digest, since time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.touchedSince(d, since)
 }
 
 func (r *recent) touchedSince(d digest.Digest, since time.Time) bool {

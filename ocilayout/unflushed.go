@@ -28,9 +28,10 @@ const (
 type unflushed struct {
 	flushing sync.Mutex // one flush at a time
 
-	mu      sync.Mutex // guards the fields below
-	batch   batch
-	drained chan struct{} // closed when a batch has been flushed
+	mu     sync.Mutex // guards the fields below
+	batch  batch
+	over   chan struct{} // closed when a flush is over
+	failed error         // how it ended
 }
 
 // batch is what one flush takes.
@@ -41,7 +42,7 @@ type batch struct {
 }
 
 func newUnflushed(all bool) *unflushed {
-	return &unflushed{batch: batch{files: map[string]bool{}, all: all}, drained: make(chan struct{})}
+	return &unflushed{batch: batch{files: map[string]bool{}, all: all}, over: make(chan struct{})}
 }
 
 // add notes a file before anything vouches for it.
@@ -61,7 +62,7 @@ func (u *unflushed) full() <-chan struct{} {
 	if u.batch.bytes < maxUnflushedBytes && len(u.batch.files) < maxUnflushedFiles {
 		return nil
 	}
-	return u.drained
+	return u.over
 }
 
 // take empties the account for a flush; give puts back what could not be flushed.
@@ -81,15 +82,22 @@ func (u *unflushed) give(b batch) {
 	u.batch.all = u.batch.all || b.all
 }
 
-// done lets those go on who wait for room.
-func (u *unflushed) done() {
+// end tells those who wait for room how a flush ended.
+func (u *unflushed) end(err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	close(u.drained)
-	u.drained = make(chan struct{})
+	u.failed = err
+	close(u.over)
+	u.over = make(chan struct{})
 }
 
-// throttle waits while more is unflushed than a flush can carry.
+func (u *unflushed) lastError() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.failed
+}
+
+// throttle waits while more is unflushed than a flush can carry. It fails where that cannot be flushed.
 func (l *Layout) throttle(ctx context.Context) error {
 	full := l.unflushed.full()
 	if full == nil {
@@ -98,12 +106,15 @@ func (l *Layout) throttle(ctx context.Context) error {
 	l.publisher.hurry()
 	select {
 	case <-full:
-		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-l.publisher.stopped:
+	case <-l.life.Done():
 		return errClosed
 	}
+	if l.unflushed.full() == nil {
+		return nil
+	}
+	return l.unflushed.lastError()
 }
 
 // flushBlobs puts all blobs on disk that were stored before the call, also those that another call has
@@ -115,12 +126,12 @@ func (l *Layout) flushBlobs() error {
 	if len(b.files) == 0 && !b.all {
 		return nil
 	}
-	if err := l.flushBatch(b); err != nil {
+	err := l.flushBatch(b)
+	if err != nil {
 		l.unflushed.give(b)
-		return err
 	}
-	l.unflushed.done()
-	return nil
+	l.unflushed.end(err)
+	return err
 }
 
 func (l *Layout) flushBatch(b batch) error {

@@ -318,7 +318,12 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) (v1.Descriptor, er
 		u.drop()
 		return v1.Descriptor{}, err
 	}
-	defer u.repo.layout.recent.hold(d)() // before the writer is entered: who removes d needs it too
+	release, err := u.repo.layout.recent.hold(ctx, d) // before the writer is entered: who removes d needs it too
+	if err != nil {
+		u.drop()
+		return v1.Descriptor{}, err
+	}
+	defer release()
 	leave, err := u.repo.layout.writer.enter(ctx)
 	if err != nil {
 		u.drop()

@@ -38,6 +38,7 @@ type writer struct {
 	layout  *Layout
 	gate    *semaphore.Weighted // held by each commit, and wholly by who wants none
 	jobs    chan *job
+	alone   chan *job // each runs between two transactions
 	stop    chan struct{}
 	stopped chan struct{}
 	ending  sync.Once
@@ -45,12 +46,13 @@ type writer struct {
 
 type job struct {
 	change
+	work   func() error // instead of a change
 	result error
 	done   chan struct{}
 }
 
 func newWriter(l *Layout) *writer {
-	w := &writer{layout: l, gate: semaphore.NewWeighted(math.MaxInt64), jobs: make(chan *job, maxGroup),
+	w := &writer{layout: l, gate: semaphore.NewWeighted(math.MaxInt64), jobs: make(chan *job, maxGroup), alone: make(chan *job),
 		stop: make(chan struct{}), stopped: make(chan struct{})}
 	go w.run()
 	return w
@@ -90,9 +92,18 @@ func (w *writer) commitAlways(ctx context.Context, c change) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	j := &job{change: c, done: make(chan struct{})}
+	return w.await(ctx, w.jobs, &job{change: c})
+}
+
+// between does some work while no transaction is made.
+func (w *writer) between(ctx context.Context, work func() error) error {
+	return w.await(ctx, w.alone, &job{work: work})
+}
+
+func (w *writer) await(ctx context.Context, queue chan<- *job, j *job) error {
+	j.done = make(chan struct{})
 	select {
-	case w.jobs <- j:
+	case queue <- j:
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-w.stop:
@@ -122,6 +133,9 @@ func (w *writer) run() {
 		select {
 		case j := <-w.jobs:
 			w.commitGroup(w.gather(j))
+		case j := <-w.alone:
+			j.result = j.work()
+			close(j.done)
 		case <-w.stop:
 			return
 		}
