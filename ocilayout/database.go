@@ -1,6 +1,7 @@
 package ocilayout
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -70,7 +71,10 @@ func (db *database) guard(work func() error) (err error) {
 			err = fmt.Errorf("%w (%s); stop berth and start it again to have it made anew from index.json", errDamaged, whatBroke(broken))
 		}
 	}()
-	return work()
+	if err = work(); errors.Is(err, errDamaged) {
+		db.damaged.Store(true)
+	}
+	return err
 }
 
 // whatBroke is bbolt's own word, if it has one.
@@ -151,8 +155,7 @@ func openDatabase(dir *durable.Dir, clean bool) (db *database, err error) {
 			return nil, err
 		}
 	}
-	return openGuarded(dir, &bolt.Options{FreelistType: bolt.FreelistMapType, NoFreelistSync: true,
-		NoStatistics: true, InitialMmapSize: initialMap(), Timeout: time.Second})
+	return openGuarded(dir)
 }
 
 // initialMap is mapSize where a mapping beyond the file's end is possible and costs nothing.
@@ -164,14 +167,12 @@ func initialMap() int {
 }
 
 // openGuarded opens the file.
-func openGuarded(dir *durable.Dir, opts *bolt.Options) (*database, error) {
+func openGuarded(dir *durable.Dir) (*database, error) {
 	db := &database{}
+	opts := &bolt.Options{FreelistType: bolt.FreelistMapType, NoFreelistSync: true,
+		NoStatistics: true, InitialMmapSize: initialMap(), Timeout: time.Second}
 	opts.OpenFile = func(string, int, fs.FileMode) (_ *os.File, err error) {
-		flag := os.O_RDWR | os.O_CREATE
-		if opts.ReadOnly {
-			flag = os.O_RDONLY
-		}
-		db.file, err = dir.Root().OpenFile(indexPath, flag, 0o600)
+		db.file, err = dir.Root().OpenFile(indexPath, os.O_RDWR|os.O_CREATE, 0o600)
 		return db.file, err
 	}
 	err := db.guard(func() (err error) {
@@ -227,7 +228,8 @@ func (db *database) prepare() error {
 				return err
 			}
 		}
-		return tx.Bucket(bucketMeta).Put(metaFormat, []byte(strconv.Itoa(formatVersion)))
+		meta := tx.Bucket(bucketMeta)
+		return errors.Join(meta.Put(metaLayout, []byte(rand.Text())), meta.Put(metaFormat, []byte(strconv.Itoa(formatVersion))))
 	})
 }
 

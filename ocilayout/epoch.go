@@ -1,7 +1,6 @@
 package ocilayout
 
 import (
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"sync"
@@ -79,15 +78,11 @@ func (e *epoch) renew(mode Durability) error {
 	return e.write(control.Epoch{Mode: mode.String()})
 }
 
-// end says on disk how the index was left. projection is what index.json looks like.
-func (e *epoch) end(projection projected) error {
+// end says on disk how the index was left.
+func (e *epoch) end() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	data, err := json.Marshal(projection)
-	if err != nil {
-		return err
-	}
-	last := control.Epoch{Clean: true, Closed: time.Now().UTC(), Projection: data}
+	last := control.Epoch{Clean: true, Closed: time.Now().UTC()}
 	if e.layout.db.damaged.Load() {
 		last = control.Epoch{Damaged: true}
 	}
@@ -104,14 +99,6 @@ func (e *epoch) write(now control.Epoch) error {
 		return err
 	}
 	return e.layout.dir.WriteFile(control.EpochFile, data, 0o600)
-}
-
-// projection is what index.json looked like at a clean close, or the zero value.
-func (e *epoch) projection() (last projected) {
-	if !e.found.Clean || json.Unmarshal(e.found.Projection, &last) != nil {
-		return projected{}
-	}
-	return last
 }
 
 // rested reports whether the last owner closed the layout longer ago than d.

@@ -2,7 +2,6 @@ package ocilayout
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -46,7 +45,7 @@ func (l *Layout) Fsck(ctx context.Context, opts *berth.FsckOptions) (berth.FsckR
 }
 
 func (c *check) run(ctx context.Context) error {
-	steps := []func(context.Context) error{c.layout.Flush, c.checkBlobs, c.checkManifests, c.checkTags, c.checkFiles}
+	steps := []func(context.Context) error{c.layout.Flush, c.checkBlobs, c.checkManifests, c.checkTags, c.checkFiles, c.layout.Flush}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
@@ -75,7 +74,7 @@ func readBlobEntry(k, v []byte) (e entry, err error) {
 		return e, nil
 	}
 	e.digest = digest.Digest(string(k))
-	return e, json.Unmarshal(v, &e.blob)
+	return e, decode(k, v, &e.blob)
 }
 
 // readManifestEntry reads a manifest's record; what else is in the bucket is an empty entry.
@@ -85,7 +84,7 @@ func readManifestEntry(k, v []byte) (e entry, err error) {
 		return e, nil
 	}
 	e.repo, e.digest = names[0], digest.Digest(names[1])
-	return e, json.Unmarshal(v, &e.rec)
+	return e, decode(k, v, &e.rec)
 }
 
 // each calls work for the entries of a bucket, several at once.
@@ -194,7 +193,10 @@ func (c *check) checkManifest(ctx context.Context, e entry) error {
 		c.report.Sparse++
 	}
 	c.mu.Unlock()
-	if wrong == nil || !c.layout.recent.seize(e.digest) {
+	if wrong == nil {
+		return c.layout.findManifest(ctx, e)
+	}
+	if !c.layout.recent.seize(e.digest) {
 		return ctx.Err()
 	}
 	defer c.layout.recent.spare(e.digest)
@@ -204,7 +206,36 @@ func (c *check) checkManifest(ctx context.Context, e entry) error {
 	if _, wrong = c.layout.readManifest(e.rec.descriptor(e.digest)); wrong == nil {
 		return nil
 	}
-	return c.judge(e.digest, references, wrong)
+	if err := c.judge(e.digest, references, wrong); err != nil || !c.repair {
+		return err
+	}
+	return c.layout.loseManifest(ctx, e)
+}
+
+// loseManifest keeps index.json from naming a manifest whose file is gone. Its tags, and what it needs,
+// stay for whoever pushes it again.
+func (l *Layout) loseManifest(ctx context.Context, e entry) error {
+	return l.writer.commit(ctx, change{write: func(tx *bolt.Tx, _ uint64) error {
+		if !has(tx, bucketManifests, key(e.repo, string(e.digest))) {
+			return nil
+		}
+		return mark(tx, bucketLost, key(e.repo, string(e.digest)))
+	}})
+}
+
+// findManifest lets index.json name a manifest again whose file somebody has put back.
+func (l *Layout) findManifest(ctx context.Context, e entry) error {
+	lost := false
+	l.db.View(func(tx *bolt.Tx) error {
+		lost = isLost(tx, e.repo, e.digest)
+		return nil
+	})
+	if !lost {
+		return ctx.Err()
+	}
+	return l.writer.commit(ctx, change{write: func(tx *bolt.Tx, _ uint64) error {
+		return remove(tx, bucketLost, key(e.repo, string(e.digest)))
+	}})
 }
 
 // around returns the names that a manifest has in its repository, and whether children of it are not
@@ -242,7 +273,7 @@ func (c *check) checkTags(ctx context.Context) error {
 	}
 	tags := pages(ctx, c.layout.db, span{bucket: bucketTags}, func(k, v []byte) (t tag, err error) {
 		t.repo, t.name = firstPart(k), lastPart(k)
-		return t, json.Unmarshal(v, &t.rec)
+		return t, decode(k, v, &t.rec)
 	})
 	for t, err := range tags {
 		if err != nil {

@@ -3,7 +3,6 @@ package ocilayout
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"hash/maphash"
 	"regexp"
@@ -206,7 +205,7 @@ func (c *collection) forgetTraces(ctx context.Context) error {
 	var old [][]byte
 	for k, err := range pages(ctx, c.layout.db, span{bucket: bucketGone}, func(k, v []byte) ([]byte, error) {
 		var rec goneRecord
-		if err := json.Unmarshal(v, &rec); err != nil || rec.At >= over {
+		if err := decode(k, v, &rec); err != nil || rec.At >= over {
 			return nil, err
 		}
 		return bytes.Clone(k), nil

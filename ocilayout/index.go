@@ -30,10 +30,11 @@ var (
 	//                                       digest, repository              → nothing: it is a member
 	bucketReferrers = []byte("referrers") // repository, subject, referrer   → descriptor
 	bucketUsed      = []byte("used")      // repository, digest              → when it was last read
-	bucketForeign   = []byte("foreign")   // number                          → index.json entry we do not understand
+	bucketLost      = []byte("lost")      // repository, digest              → nothing: the manifest's file was damaged
+	bucketForeign   = []byte("foreign")   // number                          → foreignRecord
 
 	buckets = [][]byte{bucketMeta, bucketTags, bucketGone, bucketManifests, bucketBlobs, bucketReferrers,
-		bucketUsed, bucketForeign}
+		bucketUsed, bucketLost, bucketForeign}
 )
 
 // What leads to a manifest, in the keys behind its own.
@@ -45,10 +46,13 @@ const (
 var (
 	metaFormat     = []byte("format")
 	metaGeneration = []byte("generation")
+	metaLayout     = []byte("layout")      // the id that index.json names
+	metaProjected  = []byte("projected")   // the index.json that was written last
+	metaForeign    = []byte("annotations") // foreignRecord: those of index.json that are not ours
 )
 
 // formatVersion changes when the buckets do.
-const formatVersion = 2
+const formatVersion = 3
 
 // tagRecord is where a tag points, the generation in which it last moved, and when that was.
 type tagRecord struct {
@@ -61,6 +65,12 @@ type tagRecord struct {
 type goneRecord struct {
 	Generation uint64 `json:"gen"`
 	At         int64  `json:"at"` // seconds since 1970
+}
+
+// foreignRecord is JSON of index.json that others wrote, and the generation in which it came.
+type foreignRecord struct {
+	Generation uint64          `json:"gen"`
+	Raw        json.RawMessage `json:"raw"`
 }
 
 // manifestRecord is a manifest that is a member of a repository.
@@ -97,17 +107,21 @@ func firstPart(k []byte) string {
 	return string(first)
 }
 
-// get reads a record into v and reports whether it is there. A record that does not parse is one
-// that this program did not write.
+// get reads a record into v and reports whether it is there.
 func get(tx *bolt.Tx, bucket, k []byte, v any) (bool, error) {
 	data := tx.Bucket(bucket).Get(k)
 	if data == nil {
 		return false, nil
 	}
+	return true, decode(k, data, v)
+}
+
+// decode reads a record.
+func decode(k, data []byte, v any) error {
 	if err := json.Unmarshal(data, v); err != nil {
-		return false, fmt.Errorf("index entry %s/%q is damaged: %w", bucket, k, err)
+		return fmt.Errorf("%w: its entry %.200q does not parse (%w)", errDamaged, k, err)
 	}
-	return true, nil
+	return nil
 }
 
 func has(tx *bolt.Tx, bucket, k []byte) bool { return tx.Bucket(bucket).Get(k) != nil }
@@ -201,6 +215,12 @@ func dropTag(tx *bolt.Tx, repo, tag string) error {
 		return err
 	}
 	return remove(tx, bucketTags, key(repo, tag))
+}
+
+// isLost reports whether a repository's manifest is one whose file was found damaged: index.json does not
+// name it until it is pushed again.
+func isLost(tx *bolt.Tx, repo string, d digest.Digest) bool {
+	return has(tx, bucketLost, key(repo, string(d)))
 }
 
 // rest notes the time at which a manifest lost what led to it.

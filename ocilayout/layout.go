@@ -267,11 +267,7 @@ func (l *Layout) finish(flushed bool) error {
 	if err := l.db.closeClean(); err != nil {
 		return err
 	}
-	if err := l.publisher.turn.Acquire(context.Background(), 1); err != nil {
-		return err
-	}
-	defer l.publisher.turn.Release(1)
-	return l.epoch.end(l.publisher.last)
+	return l.epoch.end()
 }
 
 // release gives back what Open took, as far as it came.

@@ -2,7 +2,6 @@ package ocilayout
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"iter"
 	"strings"
@@ -98,8 +97,8 @@ func (r *repository) Referrers(ctx context.Context, subject digest.Digest, opts 
 	}
 }
 
-func readDescriptor(_, v []byte) (desc v1.Descriptor, err error) {
-	return desc, json.Unmarshal(v, &desc)
+func readDescriptor(k, v []byte) (desc v1.Descriptor, err error) {
+	return desc, decode(k, v, &desc)
 }
 
 // Repositories yields the repositories that hold a manifest. It skips from name to name and does not

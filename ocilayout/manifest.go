@@ -314,7 +314,8 @@ func enter(tx *bolt.Tx, repo string, desc v1.Descriptor, doc *manifest.Document)
 			return err
 		}
 	}
-	return errors.Join(retype(tx, repo, desc), remove(tx, bucketGone, key(repo, d)), put(tx, bucketManifests, key(repo, d), rec))
+	return errors.Join(retype(tx, repo, desc), remove(tx, bucketGone, key(repo, d)), remove(tx, bucketLost, key(repo, d)),
+		put(tx, bucketManifests, key(repo, d), rec))
 }
 
 // retype makes the tags of a manifest agree with what it was last pushed as, for bytes that can be
@@ -373,7 +374,7 @@ func leave(tx *bolt.Tx, repo string, d digest.Digest, rec *manifestRecord, gen u
 	if rec.Subject != "" {
 		errs = append(errs, remove(tx, bucketReferrers, key(repo, string(rec.Subject), string(d))))
 	}
-	errs = append(errs, remove(tx, bucketUsed, key(repo, string(d))), remember(tx, repo, string(d), gen))
+	errs = append(errs, remove(tx, bucketUsed, key(repo, string(d))), remove(tx, bucketLost, key(repo, string(d))), remember(tx, repo, string(d), gen))
 	return errors.Join(append(errs, remove(tx, bucketManifests, key(repo, string(d))))...)
 }
 

@@ -3,12 +3,16 @@ package ocilayout
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -27,15 +31,16 @@ const mergeBatch = 512
 // merge takes in an index.json that another program wrote. The file names the generation that it was
 // based on, and every tag knows when it last moved: a tag that moved here since keeps its place, any
 // other follows the file. A file that does not name a generation was based on the last projection, as
-// far as can be known, and removes nothing.
+// far as can be known, and removes nothing; so was one that names another layout.
 // What is listed but cannot be understood stays listed as it is.
 func (p *publisher) merge(ctx context.Context, name string, file *indexFile, base uint64) error {
-	now, err := p.generation()
+	now, id, err := p.whatIs()
 	if err != nil {
 		return err
 	}
-	m := &merger{layout: p.layout, ctx: ctx, floor: file.Generation + 1, fresh: now == 0, base: base, removes: p.exact, named: map[string]bool{}}
-	if file.says && !m.fresh {
+	m := &merger{layout: p.layout, ctx: ctx, floor: file.Generation + 1, fresh: now == 0, base: base, removes: p.exact,
+		named: map[string]bool{}, others: file.others}
+	if file.says && file.layout == id && !m.fresh {
 		m.base, m.removes = file.Generation, true
 	}
 	defer m.release()
@@ -60,8 +65,9 @@ type merger struct {
 	removes bool            // the file says so itself: what it does not list was taken out
 	images  []*outside
 	foreign []json.RawMessage
-	named   map[string]bool // keys of all that the file lists
-	held    []func()        // lets go of what must not be collected before it is merged
+	others  map[string]string // annotations of the file
+	named   map[string]bool   // keys of all that the file lists
+	held    []func()          // lets go of what must not be collected before it is merged
 }
 
 // release lets a collection have what is merged, or will not be.
@@ -88,15 +94,15 @@ func (m *merger) flush() error {
 
 // finish merges the last entries, and what can only be known at the end.
 func (m *merger) finish() error {
+	if err := m.removeUnlisted(); err != nil {
+		return err
+	}
 	return m.layout.writer.commitAlways(m.ctx, change{write: func(tx *bolt.Tx, gen uint64) error {
 		gen = max(gen, m.floor+m.taken)
 		if err := m.writeImages(tx, gen); err != nil {
 			return err
 		}
-		if err := m.removeUnlisted(tx, gen); err != nil {
-			return err
-		}
-		return errors.Join(m.writeForeign(tx), setGeneration(tx, gen))
+		return errors.Join(m.writeForeign(tx, gen), m.writeAnnotations(tx, gen), setGeneration(tx, gen))
 	}})
 }
 
@@ -117,6 +123,11 @@ func (o *outside) key() []byte {
 	return key(o.repo, o.tag)
 }
 
+// is reports whether the index says the same of the tag.
+func (o *outside) is(recorded v1.Descriptor) bool {
+	return recorded.Digest == o.desc.Digest && maps.Equal(recorded.Annotations, o.desc.Annotations)
+}
+
 // node is a manifest below an entry, and the blobs that it names.
 type node struct {
 	desc  v1.Descriptor
@@ -131,9 +142,10 @@ func (m *merger) take(raw json.RawMessage) error {
 	entry, err := m.understand(raw)
 	if err != nil {
 		m.layout.log.Info("index.json entry left as it is", "err", err)
-		m.foreign = append(m.foreign, bytes.Clone(raw))
 		m.named[string(tagKeyOf(raw))] = true
-		return nil
+		plain, err := json.Marshal(raw) // however the other program sets its JSON
+		m.foreign = append(m.foreign, plain)
+		return err
 	}
 	m.named[string(entry.key())] = true
 	if entry.known {
@@ -178,6 +190,9 @@ func (m *merger) understand(raw json.RawMessage) (*outside, error) {
 	} else if repo := desc.Annotations[annotationRepository]; berth.ValidateRepository(repo) == nil {
 		entry.repo = repo
 	}
+	if entry.tag != "" && m.named[string(entry.key())] {
+		entry.tag = "" // the first of two entries has the name, the other is kept without
+	}
 	entry.desc.Annotations = othersAnnotations(desc.Annotations)
 	held, err := m.compare(entry)
 	if err != nil || entry.known {
@@ -201,7 +216,7 @@ func (m *merger) compare(entry *outside) (held bool, err error) {
 		}
 		var rec tagRecord
 		_, err := get(tx, bucketTags, entry.key(), &rec)
-		entry.known = held && rec.Descriptor.Digest == entry.desc.Digest
+		entry.known = held && entry.is(rec.Descriptor)
 		return err
 	})
 	return held, err
@@ -278,9 +293,13 @@ func (m *merger) writeImages(tx *bolt.Tx, gen uint64) error {
 }
 
 func (m *merger) writeEntry(tx *bolt.Tx, entry *outside, gen uint64) error {
-	follow, err := m.follows(tx, entry)
+	now, follow, err := m.follows(tx, entry)
 	if err != nil || !follow {
 		return err
+	}
+	if now.Descriptor.Digest == entry.desc.Digest { // it has not moved
+		now.Descriptor.Annotations = entry.desc.Annotations
+		return put(tx, bucketTags, entry.key(), now)
 	}
 	for _, n := range entry.nodes {
 		if err := m.layout.enterOutside(tx, entry.repo, n); err != nil {
@@ -298,21 +317,20 @@ func (m *merger) writeEntry(tx *bolt.Tx, entry *outside, gen uint64) error {
 	if m.fresh {
 		gen = entry.moved
 	}
-	return setTag(tx, entry.repo, entry.tag, tagRecord{gen, entry.desc, now()})
+	return setTag(tx, entry.repo, entry.tag, tagRecord{gen, entry.desc, time.Now().Unix()})
 }
 
-// follows decides for one entry whether the file's word counts.
-func (m *merger) follows(tx *bolt.Tx, entry *outside) (bool, error) {
+// follows decides for one entry whether the file's word counts. It returns where the tag points now.
+func (m *merger) follows(tx *bolt.Tx, entry *outside) (now tagRecord, follow bool, err error) {
 	if entry.tag != "" {
-		var now tagRecord
 		found, err := get(tx, bucketTags, entry.key(), &now)
 		if err != nil || found {
-			return now.Generation <= m.base && now.Descriptor.Digest != entry.desc.Digest, err
+			return now, now.Generation <= m.base && !entry.is(now.Descriptor), err
 		}
 	}
 	var gone goneRecord
-	_, err := get(tx, bucketGone, entry.key(), &gone)
-	return gone.Generation <= m.base, err
+	_, err = get(tx, bucketGone, entry.key(), &gone)
+	return now, gone.Generation <= m.base, err
 }
 
 // enterOutside makes a manifest and its blobs members of a repository. The blobs are not believed
@@ -339,43 +357,121 @@ func (l *Layout) enterOutside(tx *bolt.Tx, repo string, n node) error {
 
 // removeUnlisted ends the tags that the other program had before it, and left out. A manifest that
 // had no tag stays: one that the other program has tagged is listed under that name alone.
-func (m *merger) removeUnlisted(tx *bolt.Tx, gen uint64) error {
+func (m *merger) removeUnlisted() error {
 	if !m.removes {
 		return nil
 	}
 	var unlisted [][]byte
-	err := tx.Bucket(bucketTags).ForEach(func(k, v []byte) error {
-		if m.named[string(k)] {
-			return nil
-		}
-		var rec tagRecord
-		if err := json.Unmarshal(v, &rec); err != nil {
+	for k, err := range pages(m.ctx, m.layout.db, span{bucket: bucketTags}, m.isUnlisted) {
+		if err != nil {
 			return err
 		}
-		if rec.Generation <= m.base {
-			unlisted = append(unlisted, bytes.Clone(k))
+		if k != nil {
+			unlisted = append(unlisted, k)
 		}
-		return nil
-	})
-	for _, k := range unlisted {
-		err = errors.Join(err, removeTag(tx, firstPart(k), lastPart(k), gen))
 	}
-	return err
-}
-
-// writeForeign replaces the entries that are kept as they are: they come from the file alone.
-func (m *merger) writeForeign(tx *bolt.Tx) error {
-	if err := tx.DeleteBucket(bucketForeign); err != nil {
-		return err
-	}
-	b, err := tx.CreateBucket(bucketForeign)
-	if err != nil {
-		return err
-	}
-	for i, raw := range m.foreign {
-		if err := b.Put(binary.BigEndian.AppendUint32(nil, uint32(i)), raw); err != nil {
+	for batch := range slices.Chunk(unlisted, mergeBatch) {
+		err := m.layout.writer.commitAlways(m.ctx, change{write: func(tx *bolt.Tx, gen uint64) error { return m.endTags(tx, batch, gen) }})
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// isUnlisted returns the key of a tag that the file does not list, or nil.
+func (m *merger) isUnlisted(k, v []byte) ([]byte, error) {
+	var rec tagRecord
+	if m.named[string(k)] {
+		return nil, nil
+	}
+	if err := decode(k, v, &rec); err != nil || rec.Generation > m.base {
+		return nil, err
+	}
+	return bytes.Clone(k), nil
+}
+
+// endTags ends tags that have not moved meanwhile. One whose manifest is lost was not listed by berth
+// either.
+func (m *merger) endTags(tx *bolt.Tx, keys [][]byte, gen uint64) error {
+	for _, k := range keys {
+		var now tagRecord
+		found, err := get(tx, bucketTags, k, &now)
+		if err != nil {
+			return err
+		}
+		if !found || now.Generation > m.base || isLost(tx, firstPart(k), now.Descriptor.Digest) {
+			continue
+		}
+		if err := removeTag(tx, firstPart(k), lastPart(k), gen); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeForeign adds the entries that are not understood, and drops those that the other program had
+// before it, and left out.
+func (m *merger) writeForeign(tx *bolt.Tx, gen uint64) error {
+	listed := map[[sha256.Size]byte]json.RawMessage{}
+	for _, raw := range m.foreign {
+		listed[sha256.Sum256(raw)] = raw
+	}
+	b := tx.Bucket(bucketForeign)
+	var gone [][]byte
+	err := b.ForEach(func(k, v []byte) error {
+		var rec foreignRecord
+		if err := decode(k, v, &rec); err != nil {
+			return err
+		}
+		sum := sha256.Sum256(rec.Raw)
+		if _, found := listed[sum]; !found && m.removes && rec.Generation <= m.base {
+			gone = append(gone, bytes.Clone(k))
+		}
+		delete(listed, sum)
+		return nil
+	})
+	for _, k := range gone {
+		err = errors.Join(err, b.Delete(k))
+	}
+	for _, raw := range m.foreign {
+		sum := sha256.Sum256(raw)
+		if _, isNew := listed[sum]; !isNew || err != nil {
+			continue
+		}
+		delete(listed, sum)
+		err = m.addForeign(tx, foreignRecord{gen, raw})
+	}
+	return err
+}
+
+func (m *merger) addForeign(tx *bolt.Tx, rec foreignRecord) error {
+	n, err := tx.Bucket(bucketForeign).NextSequence()
+	if err != nil {
+		return err
+	}
+	return put(tx, bucketForeign, binary.BigEndian.AppendUint64(nil, n), rec)
+}
+
+// writeAnnotations follows the annotations of the file, or adds to those that came later than what it was
+// based on.
+func (m *merger) writeAnnotations(tx *bolt.Tx, gen uint64) error {
+	now := map[string]string{}
+	came, err := foreignAnnotations(tx, &now)
+	if err != nil {
+		return err
+	}
+	next := m.others
+	if !m.removes || came > m.base {
+		next = maps.Clone(m.others)
+		maps.Copy(next, now)
+	}
+	if maps.Equal(next, now) {
+		return nil
+	}
+	raw, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	return put(tx, bucketMeta, metaForeign, foreignRecord{gen, raw})
 }

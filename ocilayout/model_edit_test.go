@@ -170,8 +170,7 @@ func (h *history) write(t *rapid.T, index *v1.Index, atRest bool) {
 // says what it was based on was removed. An image that a tag comes to point to brings what of it lies in
 // blobs/, also where the repository has the manifest; and an entry that leads nowhere changes nothing and stays.
 func (h *history) merge(t *rapid.T, index *v1.Index, base int, removes bool) {
-	listed := map[string]bool{}
-	h.foreign = map[string]bool{}
+	listed, nowhereNow := map[string]bool{}, map[string]bool{}
 	for _, desc := range h.news(t, index) {
 		if h.moved[entryName(desc)] <= base {
 			h.take(t, repositoryOf(desc), desc)
@@ -181,9 +180,17 @@ func (h *history) merge(t *rapid.T, index *v1.Index, base int, removes bool) {
 		name := nameOf(desc)
 		listed[name] = true
 		if desc.Digest == nowhere.Digest {
-			h.foreign[name] = true
+			if _, found := h.foreign[name]; !found {
+				h.foreign[name] = h.clock
+			}
+			nowhereNow[name] = true
 		} else if name != "" && h.moved[name] <= base && h.modelTags(t)[name] != desc.Digest {
 			h.tag(t, name, desc.Digest)
+		}
+	}
+	for name, came := range h.foreign {
+		if removes && !nowhereNow[name] && came <= base {
+			delete(h.foreign, name)
 		}
 	}
 	for name := range h.modelTags(t) {

@@ -67,8 +67,8 @@ type history struct {
 	// here, and when each manifest, as repository@digest, was last removed.
 	clock int
 	moved map[string]int
-	// foreign are the names of entries of index.json that lead nowhere.
-	foreign map[string]bool
+	// foreign are the names of entries of index.json that lead nowhere, and when they came.
+	foreign map[string]int
 }
 
 // copied is index.json as another tool read it at some time.
@@ -80,7 +80,7 @@ type copied struct {
 func newHistory(t *rapid.T) *history {
 	dir, err := os.MkdirTemp("", "layout")
 	must(t, err)
-	h := &history{dir: dir, model: memory.New(), moved: map[string]int{}}
+	h := &history{dir: dir, model: memory.New(), moved: map[string]int{}, foreign: map[string]int{}}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	t.Cleanup(func() { h.layout.Close() })
 	h.open(t)

@@ -22,10 +22,15 @@ import (
 
 // indexFile is what one reading of an index.json found. Its entries are not kept: they may be many.
 type indexFile struct {
-	projected      // Generation: what the file was based on
-	says      bool // that it was based on that
+	projected        // Generation: what the file was based on
+	layout    string // the id of the layout that it was written for
+	says      bool   // that it was based on that generation
 	untouched bool
+	others    map[string]string // annotations that are not ours
 }
+
+// maxGeneration is far beyond what any index reaches. A file that names more is not believed.
+const maxGeneration = 1 << 62
 
 var errNoIndexFile = fmt.Errorf("%w: it is no image index", berth.ErrLayoutInvalid)
 
@@ -80,8 +85,11 @@ func parseIndexFile(dec *json.Decoder, visit func(json.RawMessage) error) (*inde
 		return nil, err
 	}
 	sum, _ := list.end()
-	gen, err := strconv.ParseUint(annotations[annotationGeneration], 10, 64)
-	return &indexFile{projected{Generation: gen}, err == nil, annotations[annotationChecksum] == sum}, nil
+	found := &indexFile{layout: annotations[annotationLayout], untouched: annotations[annotationChecksum] == sum, others: othersAnnotations(annotations)}
+	if gen, err := strconv.ParseUint(annotations[annotationGeneration], 10, 64); err == nil && gen < maxGeneration {
+		found.Generation, found.says = gen, true
+	}
+	return found, nil
 }
 
 func parseEntries(dec *json.Decoder, list *listWriter, visit func(json.RawMessage) error) error {
@@ -167,12 +175,12 @@ func (p *publisher) mergeFile(ctx context.Context, name string, known projected)
 		now.Generation = known.Generation
 		return false, now, nil
 	}
-	gen, err := p.generation()
+	gen, id, err := p.whatIs()
 	if err != nil {
 		return false, known, err
 	}
 	// One of ours that is newer than the index tells that the index has lost its last changes.
-	if !file.untouched || file.Generation > gen || gen == 0 {
+	if !file.untouched || file.layout != id || file.Generation > gen || gen == 0 {
 		if err := p.merge(ctx, name, file, known.Generation); err != nil {
 			return false, known, fmt.Errorf("merge %s: %w", p.layout.path(name), err)
 		}

@@ -203,7 +203,31 @@ func (p *publisher) publish(ctx context.Context) (done bool, err error) {
 		p.layout.dir.Root().Remove(temp)
 		return false, err
 	}
-	return p.exchange(ctx, next, temp)
+	done, err = p.exchange(ctx, next, temp)
+	if err == nil {
+		p.note(ctx)
+	}
+	return done, err
+}
+
+// note writes down which index.json is ours, for a start after a kill. One that is not noted is compared
+// with one that is older, which takes more for the edit of another program than there is.
+func (p *publisher) note(ctx context.Context) {
+	last := p.last
+	err := p.layout.writer.commitAlways(ctx, change{hidden: true, write: func(tx *bolt.Tx, _ uint64) error {
+		return put(tx, bucketMeta, metaProjected, last)
+	}})
+	if err != nil {
+		p.layout.log.Info("which index.json was written last is not noted", "err", err)
+	}
+}
+
+// remember reads what note wrote.
+func (p *publisher) remember() error {
+	return p.layout.db.View(func(tx *bolt.Tx) error {
+		_, err := get(tx, bucketMeta, metaProjected, &p.last)
+		return err
+	})
 }
 
 func (p *publisher) generation() (gen uint64, err error) {
@@ -214,6 +238,15 @@ func (p *publisher) generation() (gen uint64, err error) {
 	return gen, err
 }
 
+// whatIs returns the index's generation, and the layout's id.
+func (p *publisher) whatIs() (gen uint64, id string, err error) {
+	err = p.layout.db.View(func(tx *bolt.Tx) error {
+		gen, id = generation(tx), layoutID(tx)
+		return nil
+	})
+	return gen, id, err
+}
+
 // first takes in what was written to index.json while nobody owned the layout. Bringing index.json
 // up to date can wait, except where there is none.
 func (p *publisher) first(ctx context.Context) error {
@@ -221,12 +254,8 @@ func (p *publisher) first(ctx context.Context) error {
 		return err
 	}
 	defer p.turn.Release(1)
-	fresh, err := p.isFresh()
-	if err != nil {
+	if err := p.remember(); err != nil {
 		return err
-	}
-	if !fresh {
-		p.last = p.layout.epoch.projection()
 	}
 	if err := p.mergeOutside(ctx); err != nil {
 		return err

@@ -29,6 +29,7 @@ const (
 	annotationPrefix     = "io.github.berthoci."
 	annotationGeneration = annotationPrefix + "generation" // of the index: what the projection shows
 	annotationChecksum   = annotationPrefix + "checksum"   // of the index: sha256 of its manifests, as written
+	annotationLayout     = annotationPrefix + "layout"     // of the index: which layout's generation that is
 	annotationRepository = annotationPrefix + "repository" // of an entry without a name
 	annotationMoved      = annotationPrefix + "moved"      // of a tag: the generation in which it last moved
 
@@ -88,9 +89,32 @@ func render(tx *bolt.Tx, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, `,"annotations":{%q:%q,%q:%q}}`, annotationChecksum, checksum,
-		annotationGeneration, strconv.FormatUint(generation(tx), 10))
+	annotations := map[string]string{}
+	if _, err := foreignAnnotations(tx, &annotations); err != nil {
+		return err
+	}
+	annotations[annotationChecksum] = checksum
+	annotations[annotationGeneration] = strconv.FormatUint(generation(tx), 10)
+	annotations[annotationLayout] = layoutID(tx)
+	data, err := json.Marshal(annotations)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, `,"annotations":%s}`, data)
 	return err
+}
+
+// layoutID tells this layout's index.json from another's.
+func layoutID(tx *bolt.Tx) string { return string(tx.Bucket(bucketMeta).Get(metaLayout)) }
+
+// foreignAnnotations reads the annotations of index.json that are not ours, and when they came.
+func foreignAnnotations(tx *bolt.Tx, annotations *map[string]string) (gen uint64, err error) {
+	var rec foreignRecord
+	found, err := get(tx, bucketMeta, metaForeign, &rec)
+	if err != nil || !found {
+		return 0, err
+	}
+	return rec.Generation, json.Unmarshal(rec.Raw, annotations)
 }
 
 // listWriter writes a JSON list and sums it up.
@@ -132,12 +156,16 @@ func (l *listWriter) end() (string, error) {
 	return hex.EncodeToString(l.sum.Sum(nil)), err
 }
 
-// tagEntries writes one entry for each tag.
+// tagEntries writes one entry for each tag whose manifest is there.
 func tagEntries(tx *bolt.Tx, list *listWriter) error {
+	first, _ := tx.Bucket(bucketLost).Cursor().First()
 	return tx.Bucket(bucketTags).ForEach(func(k, v []byte) error {
 		var rec tagRecord
-		if err := json.Unmarshal(v, &rec); err != nil {
-			return fmt.Errorf("index entry %q is damaged: %w", k, err)
+		if err := decode(k, v, &rec); err != nil {
+			return err
+		}
+		if first != nil && isLost(tx, firstPart(k), rec.Descriptor.Digest) {
+			return nil
 		}
 		return list.add(named(rec, firstPart(k), lastPart(k)))
 	})
@@ -181,12 +209,12 @@ func unnamedEntries(tx *bolt.Tx, list *listWriter) error {
 	for k != nil {
 		own, record := bytes.Clone(k), bytes.Clone(v)
 		k, v = c.Next()
-		if bytes.Count(own, []byte{0}) != 1 || bytes.HasPrefix(k, append(own, 0)) {
+		if bytes.Count(own, []byte{0}) != 1 || bytes.HasPrefix(k, append(own, 0)) || has(tx, bucketLost, own) {
 			continue
 		}
 		var rec manifestRecord
-		if err := json.Unmarshal(record, &rec); err != nil {
-			return fmt.Errorf("index entry %q is damaged: %w", own, err)
+		if err := decode(own, record, &rec); err != nil {
+			return err
 		}
 		if err := list.add(unnamed(own, rec)); err != nil {
 			return err
@@ -204,10 +232,14 @@ func unnamed(k []byte, rec manifestRecord) v1.Descriptor {
 
 // foreignEntries writes what is not understood and has no name that is one of ours.
 func foreignEntries(tx *bolt.Tx, list *listWriter) error {
-	return tx.Bucket(bucketForeign).ForEach(func(_, v []byte) error {
-		if k := tagKeyOf(v); k != nil && has(tx, bucketTags, k) {
+	return tx.Bucket(bucketForeign).ForEach(func(k, v []byte) error {
+		var rec foreignRecord
+		if err := decode(k, v, &rec); err != nil {
+			return err
+		}
+		if k := tagKeyOf(rec.Raw); k != nil && has(tx, bucketTags, k) {
 			return nil
 		}
-		return list.put(append(list.separator(), v...))
+		return list.put(append(list.separator(), rec.Raw...))
 	})
 }

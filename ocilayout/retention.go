@@ -188,8 +188,8 @@ func (g *graph) readManifest(k, v []byte) (none struct{}, err error) {
 		return none, nil
 	}
 	node := &vertex{digest: digest.Digest(names[1])}
-	if err := json.Unmarshal(v, &node.rec); err != nil {
-		return none, fmt.Errorf("index entry %q is damaged: %w", k, err)
+	if err := decode(k, v, &node.rec); err != nil {
+		return none, err
 	}
 	node.used = node.rec.Idle
 	g.manifests[node.digest] = node
@@ -198,8 +198,8 @@ func (g *graph) readManifest(k, v []byte) (none struct{}, err error) {
 
 func (g *graph) readTag(k, v []byte) (none struct{}, err error) {
 	tag := &taggedAs{name: lastPart(k)}
-	if err := json.Unmarshal(v, &tag.rec); err != nil {
-		return none, fmt.Errorf("index entry %q is damaged: %w", k, err)
+	if err := decode(k, v, &tag.rec); err != nil {
+		return none, err
 	}
 	if tag.vertex = g.manifests[tag.rec.Descriptor.Digest]; tag.vertex != nil {
 		tag.vertex.tags++

@@ -56,8 +56,6 @@ type Epoch struct {
 	Damaged bool `json:"damaged,omitempty"`
 	// Closed is when a clean layout was closed.
 	Closed time.Time `json:"closed,omitzero"`
-	// Projection is what index.json looked like when a clean layout was closed: the owner's own data.
-	Projection json.RawMessage `json:"projection,omitempty"`
 }
 
 // ReadEpoch reads a layout's epoch. One that is missing or garbled is the zero Epoch: nothing is
