@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -298,6 +299,34 @@ func TestALayoutThatIsRenamedWhileOpen(t *testing.T) {
 	again := open(t, renamed)
 	wantImage(t, again, "app/hello", "v1", first)
 	wantImage(t, again, "app/hello", "v2", second)
+}
+
+// The system reports a failed write once, and drops the bytes: flushing them again would mean nothing.
+func TestWhatCouldNotBeFlushedIsWrittenAnew(t *testing.T) {
+	dir := t.TempDir()
+	l, faults := openFaulty(t, dir, Process)
+	img := pushImage(t, repo(t, l, "app/hello"), "layer", "v1")
+	path := filepath.Join(dir, blobPath(img.layer.Digest))
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	faults.set(func(op durable.Op, name string) error {
+		if op == durable.OpSync && name == blobPath(img.layer.Digest) {
+			return syscall.EIO
+		}
+		return nil
+	})
+	if err := l.Flush(t.Context()); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("a flush that fails: %v", err)
+	}
+	faults.clear()
+	flush(t, l)
+	after, err := os.Stat(path)
+	if err != nil || os.SameFile(before, after) {
+		t.Errorf("the file is the same: %v", err)
+	}
+	wantImage(t, l, "app/hello", "v1", img)
 }
 
 // A flush that comes between a blob's bytes and its name does not take it for flushed.

@@ -54,10 +54,11 @@ func (e *epoch) begin() error {
 			return err
 		}
 	}
-	if err := e.write(control.Epoch{}); err != nil {
+	if err := e.layout.withoutBallast(func() error { return e.write(control.Epoch{}) }); err != nil {
 		return err
 	}
 	e.marked = true
+	e.layout.loadBallast()
 	return nil
 }
 

@@ -111,6 +111,12 @@ func (c *collection) prepare() error {
 }
 
 func (c *collection) run(ctx context.Context) error {
+	if !c.opts.DryRun {
+		if err := c.layout.dropBallast(); err != nil {
+			return err
+		}
+		defer c.layout.loadBallast()
+	}
 	if err := c.layout.writeUses(ctx); err != nil {
 		return err
 	}

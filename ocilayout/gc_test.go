@@ -118,37 +118,31 @@ func TestCollectionSparesTheFilesOfOthers(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir)
 	pushImage(t, repo(t, l, "app/hello"), "layer", "v1")
-	young, old := digest.FromString("young"), digest.FromString("old")
-	for d, age := range map[digest.Digest]time.Duration{young: 0, old: 2 * outsideGrace} {
-		when := time.Now().Add(-age)
-		path := filepath.Join(dir, blobPath(d))
-		if err := errors.Join(os.WriteFile(path, []byte("x"), 0o644), os.Chtimes(path, when, when)); err != nil {
-			t.Fatal(err)
-		}
+	d := digest.FromString("x")
+	path, then := filepath.Join(dir, blobPath(d)), time.Now().Add(-2*outsideGrace) // a copy with the time of the original
+	if err := errors.Join(os.WriteFile(path, []byte("x"), 0o644), os.Chtimes(path, then, then)); err != nil {
+		t.Fatal(err)
 	}
 	collect(t, l, berth.GCOptions{})
-	wantFile(t, dir, young, true)
-	wantFile(t, dir, old, false)
+	wantFile(t, dir, d, true)
+	l.outsideGrace = 0
+	collect(t, l, berth.GCOptions{})
+	wantFile(t, dir, d, false)
 }
 
 // Where no image is known, index.json was lost, and not the need for all files.
 func TestCollectionOfALayoutThatLostItsIndex(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir)
-	img := pushImage(t, repo(t, l, "app/hello"), "layer", "v1")
+	pushImage(t, repo(t, l, "app/hello"), "layer", "v1")
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
-	}
-	old := time.Now().Add(-2 * outsideGrace)
-	for _, d := range []digest.Digest{img.config.Digest, img.layer.Digest, img.desc.Digest} {
-		if err := os.Chtimes(filepath.Join(dir, blobPath(d)), old, old); err != nil {
-			t.Fatal(err)
-		}
 	}
 	if err := errors.Join(os.RemoveAll(filepath.Join(dir, ".berth")), os.Remove(filepath.Join(dir, v1.ImageIndexFile))); err != nil {
 		t.Fatal(err)
 	}
 	l = open(t, dir)
+	l.outsideGrace = 0
 	if report := collect(t, l, berth.GCOptions{}); report.Blobs != 0 || report.Left != 3 {
 		t.Errorf("collected %+v", report)
 	}
@@ -161,13 +155,12 @@ func TestCollectionOfALayoutThatLostItsIndex(t *testing.T) {
 func TestCollectionKeepsWhatAForeignEntryLeadsTo(t *testing.T) {
 	dir := t.TempDir()
 	leaf, middle := []byte("leaf"), fmt.Appendf(nil, `{"odd":{"it":%q}}`, digest.FromString("leaf"))
-	old := time.Now().Add(-2 * outsideGrace)
 	if err := os.MkdirAll(filepath.Join(dir, "blobs/sha256"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for _, content := range [][]byte{leaf, middle} {
 		path := filepath.Join(dir, blobPath(digest.FromBytes(content)))
-		if err := errors.Join(os.WriteFile(path, content, 0o644), os.Chtimes(path, old, old)); err != nil {
+		if err := os.WriteFile(path, content, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -175,7 +168,9 @@ func TestCollectionKeepsWhatAForeignEntryLeadsTo(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, v1.ImageIndexFile), []byte(index), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	collect(t, open(t, dir), berth.GCOptions{})
+	l := open(t, dir)
+	l.outsideGrace = 0
+	collect(t, l, berth.GCOptions{})
 	wantFile(t, dir, digest.FromBytes(leaf), true)
 	wantFile(t, dir, digest.FromBytes(middle), true)
 }

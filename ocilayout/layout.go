@@ -116,9 +116,11 @@ type Layout struct {
 	life        context.Context     // ends with Close, and ends what is long with it
 	endLife     context.CancelFunc
 	started     time.Time
-	hashing     singleflight.Group // of files that came from outside, each once at a time
-	closing     sync.Once
-	closed      error
+	// outsideGrace is the constant of that name. Tests change it: a file cannot be made older.
+	outsideGrace time.Duration
+	hashing      singleflight.Group // of files that came from outside, each once at a time
+	closing      sync.Once
+	closed       error
 }
 
 // Open opens the layout in a directory, and creates it where the directory is empty or missing. An
@@ -153,7 +155,7 @@ func advice(err error) string {
 }
 
 func newLayout(opts *Options) *Layout {
-	l := &Layout{log: opts.Logger, recent: newRecent(opts.grace()), chunks: newChunks(), started: time.Now(),
+	l := &Layout{log: opts.Logger, recent: newRecent(opts.grace()), chunks: newChunks(), started: time.Now(), outsideGrace: outsideGrace,
 		maintenance: semaphore.NewWeighted(1), hashers: semaphore.NewWeighted(maxHashers)}
 	l.life, l.endLife = context.WithCancel(context.Background())
 	if l.log == nil {

@@ -13,6 +13,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/berthoci/berth/internal/durable"
 )
 
 // sweepBatch is how many blobs are removed in one transaction: few, so that a push that waits for
@@ -135,14 +137,15 @@ func (c *collection) judge(algorithm digest.Algorithm, entry fs.DirEntry) (garba
 	if c.needed.has(d) || c.layout.hasRecord(d) || len(c.needed.sums) == 0 && !c.traces.has(d) {
 		return g, false
 	}
-	return g, c.traces.has(d) || c.layout.age(info) > max(outsideGrace, c.grace)
+	return g, c.traces.has(d) || c.layout.ago(durable.ChangedAt(info)) > max(c.layout.outsideGrace, c.grace)
 }
 
-// age is how old a file is. A clock that was set forward since the layout was opened makes none older.
-func (l *Layout) age(info fs.FileInfo) time.Duration {
+// ago is how long ago a file's time is. A clock that was set forward since the layout was opened makes no
+// file older.
+func (l *Layout) ago(t time.Time) time.Duration {
 	now := time.Now()
 	jumped := now.Round(0).Sub(l.started.Round(0)) - now.Sub(l.started)
-	return now.Sub(info.ModTime()) - max(jumped, 0)
+	return now.Sub(t) - max(jumped, 0)
 }
 
 func (l *Layout) hasRecord(d digest.Digest) (found bool) {

@@ -2,9 +2,13 @@ package ocilayout
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"maps"
+	"os"
 	"path"
 	"slices"
 	"sync"
@@ -39,6 +43,7 @@ type batch struct {
 	files map[string]bool
 	bytes int64
 	all   bool // also what an earlier process left, which is not known by name
+	lost  bool // a flush has failed: the system may have dropped what it could not write
 }
 
 func newUnflushed(all bool) *unflushed {
@@ -80,6 +85,7 @@ func (u *unflushed) give(b batch) {
 	maps.Copy(u.batch.files, b.files)
 	u.batch.bytes += b.bytes
 	u.batch.all = u.batch.all || b.all
+	u.batch.lost = u.batch.lost || b.lost
 }
 
 // end tells those who wait for room how a flush ended.
@@ -128,6 +134,7 @@ func (l *Layout) flushBlobs() error {
 	}
 	err := l.flushBatch(b)
 	if err != nil {
+		b.lost = true
 		l.unflushed.give(b)
 	}
 	l.unflushed.end(err)
@@ -135,6 +142,9 @@ func (l *Layout) flushBlobs() error {
 }
 
 func (l *Layout) flushBatch(b batch) error {
+	if b.lost {
+		return l.rewriteBatch(b)
+	}
 	if b.all || len(b.files) > flushOneByOne {
 		err := l.dir.SyncAll()
 		if !errors.Is(err, durable.ErrNoSyncAll) {
@@ -177,6 +187,48 @@ func (l *Layout) flushEverything() error {
 		}
 		return nil
 	})
+}
+
+// rewriteBatch writes files anew that could not be flushed. Flushing them again would succeed and mean
+// nothing: the system reports a write that failed once, and takes the bytes for written from then on.
+func (l *Layout) rewriteBatch(b batch) error {
+	for name := range b.files {
+		if err := l.rewrite(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("write %s once more: %w", l.path(name), err)
+		}
+	}
+	if b.all {
+		return l.flushEverything()
+	}
+	return nil
+}
+
+// rewrite replaces a blob's file by a copy that is flushed, while its bytes are still in memory. A file
+// that is not what its name says came from outside, and is only flushed.
+func (l *Layout) rewrite(name string) error {
+	in, err := l.openRegular(name, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	temp := ingestPath + "/" + durable.TempPrefix + rand.Text()
+	out, err := l.dir.Create(temp, 0o644)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	verifier := digestOf(name).Verifier()
+	if _, err = io.Copy(io.MultiWriter(l.dir.Writer(out, temp), verifier), in); err == nil {
+		err = l.dir.SyncFile(out, temp)
+	}
+	if err == nil && verifier.Verified() {
+		return l.dir.Rename(temp, name)
+	}
+	l.dir.Root().Remove(temp)
+	if err != nil {
+		return err
+	}
+	return l.dir.SyncFile(in, name)
 }
 
 // settle puts on disk all that the layout holds, and the index with it.

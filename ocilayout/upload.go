@@ -450,7 +450,7 @@ func (l *Layout) sweepIngest(starting bool) error {
 	for _, e := range entries {
 		name := ingestPath + "/" + e.Name()
 		info, err := e.Info()
-		left := err == nil && l.age(info) > abandonedAfter && !l.uploads.inUse(name)
+		left := err == nil && l.ago(info.ModTime()) > abandonedAfter && !l.uploads.inUse(name)
 		if left || starting && strings.HasPrefix(e.Name(), durable.TempPrefix) {
 			l.log.Info("abandoned upload removed", "file", e.Name())
 			l.dir.Root().Remove(name)

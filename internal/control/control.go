@@ -70,10 +70,7 @@ func Own(layout *os.Root) (*Lock, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", filepath.Join(layout.Name(), ownerLock), err)
 	}
-	if err := describe(f); err != nil {
-		f.Close()
-		return nil, err
-	}
+	describe(f) // as well as it can: on a full disk the layout is owned, too
 	return &Lock{f}, nil
 }
 
@@ -93,16 +90,17 @@ func holder(f *os.File) Holder {
 	return h
 }
 
-func describe(f *os.File) error {
+func describe(f *os.File) {
 	data, err := json.Marshal(Holder{PID: os.Getpid(), Command: command(), Since: time.Now().UTC().Truncate(time.Second)})
 	if err != nil {
-		return err
+		return
 	}
-	if err := f.Truncate(0); err != nil {
-		return err
+	// In this order the room of an earlier text is used again.
+	if n, err := f.WriteAt(append(data, '\n'), 0); err == nil {
+		f.Truncate(int64(n))
+	} else {
+		f.Truncate(0)
 	}
-	_, err = f.WriteAt(append(data, '\n'), 0)
-	return err
 }
 
 // command is the program's name and subcommand: enough to recognise it, and never an argument that

@@ -40,6 +40,8 @@ const (
 // Dir is an open directory. Its methods may run at once.
 type Dir struct {
 	root *os.Root
+	// self stays open: a failed write is reported to who had the file system open when it failed.
+	self *os.File
 	// Temp is a directory of the same file system, below this one, in which unfinished files are
 	// made. Empty: beside the file that they are to be. It must not change once the Dir is in use.
 	Temp string
@@ -80,14 +82,19 @@ func Open(dir string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dir{root: root}, nil
+	self, err := root.Open(".")
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	return &Dir{root: root, self: self}, nil
 }
 
 // Root gives access to the directory for what needs no durability: reading, stat, removing.
 func (d *Dir) Root() *os.Root { return d.root }
 
 // Close releases the directory's handle.
-func (d *Dir) Close() error { return d.root.Close() }
+func (d *Dir) Close() error { return errors.Join(d.self.Close(), d.root.Close()) }
 
 // WriteFile replaces the file of that name, or creates it. When it returns nil, content and name
 // are on disk. When it fails, the old file is as it was, except where only the last flush failed:
@@ -255,14 +262,7 @@ var ErrNoSyncAll = errors.New("a file system cannot be flushed as a whole here")
 //
 // Errors: ErrNoSyncAll.
 func (d *Dir) SyncAll() error {
-	return d.Step(OpSync, ".", func() error {
-		f, err := d.root.Open(".")
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return syncAll(f)
-	})
+	return d.Step(OpSync, ".", func() error { return syncAll(d.self) })
 }
 
 // Reserve asks for room on the disk for a range behind a file's end, so that writing there finds it in

@@ -3,6 +3,7 @@ package durable
 import (
 	"io/fs"
 	"os"
+	"time"
 )
 
 // Stamp tells one state of a file from another without reading it.
@@ -15,6 +16,15 @@ type Stamp struct {
 // StampOf is the stamp of a file that was looked at.
 func StampOf(info fs.FileInfo) Stamp {
 	return Stamp{Inode: inode(info), Size: info.Size(), Modified: info.ModTime().UnixNano()}
+}
+
+// ChangedAt is when a file was last written, linked or renamed, as far as the system tells: who copies a
+// file may give it the time of the original, and cannot keep the time of that.
+func ChangedAt(info fs.FileInfo) time.Time {
+	if at := changed(info); at.After(info.ModTime()) {
+		return at
+	}
+	return info.ModTime()
 }
 
 // moveIfFree looks and then renames, where the system has no call that does both.

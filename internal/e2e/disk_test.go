@@ -3,11 +3,13 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/berthoci/berth/sdk/remote"
@@ -63,6 +65,40 @@ func TestADiskThatFillsUp(t *testing.T) {
 				s.Errorf("fsck: %d\n%s%s", out.code, out.stdout, out.stderr)
 			}
 		})
+	}
+}
+
+// A disk that is full to the last block can be made room on by a collection, also after a kill.
+func TestACollectionMakesRoomOnAFullDisk(t *testing.T) {
+	for _, durability := range []string{"process", "power"} {
+		t.Run(durability, func(t *testing.T) {
+			s := newShell(t)
+			at := s.disk(24)
+			layout := at + "/layout"
+			server, address := s.serve(layout, "--durability", durability)
+			all := s.fill(address, "before")
+			server.kill()
+			s.stuff(at + "/filler")
+			s.must("berth", "gc", "--layout", layout, "--keep", "app/before=1", "--grace", "0")
+			_, address = s.serve(layout, "--durability", durability)
+			one, err := s.pushInto(address, "app/after", "v1")
+			s.check(err)
+			s.complete(address, []pushed{all[len(all)-1], one})
+		})
+	}
+}
+
+// stuff takes every block that is left of a disk.
+func (s *shell) stuff(path string) {
+	s.Helper()
+	f, err := os.Create(path)
+	s.check(err)
+	defer f.Close()
+	for block := make([]byte, 4096); err == nil; {
+		_, err = f.Write(block)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		s.Fatal(err)
 	}
 }
 
