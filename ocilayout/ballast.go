@@ -3,7 +3,6 @@ package ocilayout
 import (
 	"errors"
 	"io/fs"
-	"syscall"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -16,7 +15,7 @@ import (
 const ballastPath = control.Dir + "/ballast"
 
 // minBallast is what the index needs, in bytes; index.json comes on top.
-const minBallast = 1 << 20
+const minBallast = 2 << 20
 
 // loadBallast makes the file, if it is not there. It does what it can: the room is a help, no promise.
 func (l *Layout) loadBallast() {
@@ -33,7 +32,9 @@ func (l *Layout) loadBallast() {
 	if info, err := root.Lstat(v1.ImageIndexFile); err == nil {
 		size += 2 * info.Size()
 	}
-	durable.Reserve(f, 0, size)
+	if durable.Reserve(f, 0, size) != nil {
+		l.dropBallast() // there will be another time
+	}
 }
 
 // dropBallast gives its room to whoever is about to make more.
@@ -43,14 +44,4 @@ func (l *Layout) dropBallast() error {
 		return nil
 	}
 	return err
-}
-
-// withoutBallast does what must work on a full disk too: if there is no room, it gives up the ballast and tries
-// again.
-func (l *Layout) withoutBallast(work func() error) error {
-	err := work()
-	if !errors.Is(err, syscall.ENOSPC) {
-		return err
-	}
-	return errors.Join(l.dropBallast(), work())
 }

@@ -125,7 +125,7 @@ func (l *Layout) openPrepared(clean bool) error {
 		return err
 	}
 	db.setDurability(l.mode())
-	if err := db.prepare(); err != nil {
+	if err := errors.Join(l.dir.Bequeath(indexPath), db.prepare()); err != nil {
 		return errors.Join(err, db.Close())
 	}
 	l.db = db

@@ -54,7 +54,7 @@ func (e *epoch) begin() error {
 			return err
 		}
 	}
-	if err := e.layout.withoutBallast(func() error { return e.write(control.Epoch{}) }); err != nil {
+	if err := e.write(control.Epoch{}); err != nil {
 		return err
 	}
 	e.marked = true

@@ -182,6 +182,9 @@ func (l *Layout) open(ctx context.Context, dir string, opts *Options) (err error
 	if l.owner, err = control.Own(l.dir.Root()); err != nil {
 		return err
 	}
+	if err := l.dir.Bequeath(control.Dir, control.OwnerFile); err != nil {
+		return err
+	}
 	if err := l.makeLayout(); err != nil {
 		return err
 	}

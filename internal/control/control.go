@@ -28,7 +28,8 @@ import (
 // Dir is the control directory's name inside a layout. Its mode is 0700.
 const Dir = ".berth"
 
-const ownerLock = Dir + "/owner.lock"
+// OwnerFile is the lock that the owner holds.
+const OwnerFile = Dir + "/owner.lock"
 
 // maxHolder bounds what is read of a lock file.
 const maxHolder = 4096
@@ -59,7 +60,7 @@ type Lock struct{ f *os.File }
 //
 // Errors: berth.ErrLayoutInUse, naming the holder.
 func Own(layout *os.Root) (*Lock, error) {
-	f, err := layout.OpenFile(ownerLock, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := layout.OpenFile(OwnerFile, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +69,7 @@ func Own(layout *os.Root) (*Lock, error) {
 		if errors.Is(err, ErrHeld) {
 			return nil, fmt.Errorf("%w: %s has it; stop that one first, or name another --layout", berth.ErrLayoutInUse, holder(f))
 		}
-		return nil, fmt.Errorf("lock %s: %w", filepath.Join(layout.Name(), ownerLock), err)
+		return nil, fmt.Errorf("lock %s: %w", filepath.Join(layout.Name(), OwnerFile), err)
 	}
 	describe(f) // as well as it can: on a full disk the layout is owned, too
 	return &Lock{f}, nil

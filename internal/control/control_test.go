@@ -59,7 +59,7 @@ func TestOwnSurvivesAGarbledHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lock.Release()
-	if err := os.WriteFile(filepath.Join(root.Name(), ownerLock), []byte("{garbled"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(root.Name(), OwnerFile), []byte("{garbled"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Own(root); !errors.Is(err, berth.ErrLayoutInUse) || !strings.Contains(err.Error(), "another process") {

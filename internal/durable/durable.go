@@ -42,6 +42,9 @@ type Dir struct {
 	root *os.Root
 	// self stays open: a failed write is reported to who had the file system open when it failed.
 	self *os.File
+	// heir is who is given what is made here: the directory's owner, where root works in somebody's
+	// directory. Else that one could not go on with it.
+	heir *heir
 	// Temp is a directory of the same file system, below this one, in which unfinished files are
 	// made. Empty: beside the file that they are to be. It must not change once the Dir is in use.
 	Temp string
@@ -87,7 +90,29 @@ func Open(dir string) (*Dir, error) {
 		root.Close()
 		return nil, err
 	}
-	return &Dir{root: root, self: self}, nil
+	info, err := self.Stat()
+	if err != nil {
+		return nil, errors.Join(err, self.Close(), root.Close())
+	}
+	return &Dir{root: root, self: self, heir: heirOf(info)}, nil
+}
+
+// heir is a user and a group.
+type heir struct{ uid, gid int }
+
+// Bequeath gives what others have made here, if it is there, to the owner of the directory, as all that
+// Create and MkdirAll make.
+func (d *Dir) Bequeath(names ...string) error {
+	if d.heir == nil {
+		return nil
+	}
+	var errs []error
+	for _, name := range names {
+		if err := d.root.Lchown(name, d.heir.uid, d.heir.gid); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Root gives access to the directory for what needs no durability: reading, stat, removing.
@@ -139,6 +164,9 @@ func (d *Dir) writeTemp(temp string, data []byte, perm fs.FileMode) error {
 func (d *Dir) Create(name string, perm fs.FileMode) (f *os.File, err error) {
 	err = d.Step(OpCreate, name, func() error {
 		f, err = d.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, perm)
+		if err == nil && d.heir != nil {
+			err = f.Chown(d.heir.uid, d.heir.gid)
+		}
 		return err
 	})
 	if err != nil && f != nil {
@@ -225,7 +253,7 @@ func (d *Dir) MkdirAll(name string, perm fs.FileMode) error {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return d.SyncDir(path.Dir(name))
+	return errors.Join(d.Bequeath(name), d.SyncDir(path.Dir(name)))
 }
 
 // SyncDir flushes the names in a directory to disk.
@@ -266,9 +294,11 @@ func (d *Dir) SyncAll() error {
 }
 
 // Reserve asks for room on the disk for a range behind a file's end, so that writing there finds it in
-// one piece. The file does not get longer. It is a hint: it promises nothing. [os.File.Truncate] to
-// the file's own size gives back what was not used.
-func Reserve(f *os.File, offset, length int64) { reserve(f, offset, length) }
+// one piece. The file does not get longer. Where the system cannot do it nothing happens.
+// [os.File.Truncate] to the file's own size gives back what was not used.
+//
+// Errors: those of a full disk.
+func Reserve(f *os.File, offset, length int64) error { return reserve(f, offset, length) }
 
 // StartSync tells the system to begin writing a range of a file to disk, and does not wait. It is a
 // hint: it promises nothing.

@@ -22,8 +22,12 @@ func startSync(f *os.File, offset, length int64) {
 	control(f, func(fd int) { unix.SyncFileRange(fd, offset, length, unix.SYNC_FILE_RANGE_WRITE) })
 }
 
-func reserve(f *os.File, offset, length int64) {
-	control(f, func(fd int) { unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, offset, length) })
+func reserve(f *os.File, offset, length int64) (err error) {
+	control(f, func(fd int) { err = unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, offset, length) })
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	return err
 }
 
 func control(f *os.File, do func(fd int)) {

@@ -19,7 +19,7 @@ func syncAll(*os.File) error { return ErrNoSyncAll }
 
 func startSync(*os.File, int64, int64) {}
 
-func reserve(*os.File, int64, int64) {}
+func reserve(*os.File, int64, int64) error { return nil }
 
 func exchange(*os.Root, string, string) error { return ErrNoExchange }
 

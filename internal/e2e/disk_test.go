@@ -78,6 +78,7 @@ func TestACollectionMakesRoomOnAFullDisk(t *testing.T) {
 			server, address := s.serve(layout, "--durability", durability)
 			all := s.fill(address, "before")
 			server.kill()
+			s.must("berth", "ls", "--layout", layout) // sweeps what the killed one left
 			s.stuff(at + "/filler")
 			s.must("berth", "gc", "--layout", layout, "--keep", "app/before=1", "--grace", "0")
 			_, address = s.serve(layout, "--durability", durability)
