@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -40,20 +43,43 @@ func besides(err error) error {
 	return errors.Join(others...)
 }
 
+// The exit codes of a command that did not run, as env(1) and timeout(1) have them.
+const (
+	exitNotExecutable exitStatus = 126
+	exitNotFound      exitStatus = 127
+)
+
+// notRun is why a command did not run, with the exit code that says so.
+func notRun(name string, err error) error {
+	code, cause := exitNotExecutable, err
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		code = exitNotFound
+	}
+	for inner := errors.Unwrap(cause); inner != nil; inner = errors.Unwrap(cause) {
+		cause = inner
+	}
+	return errors.Join(code, fmt.Errorf("command %q: %w", name, cause))
+}
+
 func (a *app) checkout() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "checkout -- CMD [ARG...]",
 		Short: "Run a command that may change the layout directory as it likes",
 		Long: `Run a command that may change the layout directory as it likes, delete blobs included. Until it ends,
 pushes and deletes wait, and pulls go on; then what it did is taken in. The directory is $BERTH_CHECKOUT
-in its environment. The exit code is the command's, or 128 and the number of the signal that ended it.`,
+in its environment.
+
+The exit code is the command's, or 128 and the number of the signal that ended it; 126 if the command
+cannot be executed, and 127 if it is not found. A signal that would end berth (INT, TERM, HUP, QUIT) is
+passed on to the command, and berth waits for its end. If berth itself is killed, the command is killed too
+(on Linux), but not what the command has started: let a script exec the last program that it runs.`,
 		Example: `  berth checkout -- sh -c 'umoci gc --layout "$BERTH_CHECKOUT"'
   berth checkout -- sh -c 'skopeo copy docker://alpine:3.20 "oci:$BERTH_CHECKOUT:base/alpine:3.20"'`,
 		Args: arguments(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			program, err := exec.LookPath(args[0])
 			if err != nil {
-				return fmt.Errorf("command %q: %w", args[0], errors.Unwrap(err))
+				return notRun(args[0], err)
 			}
 			return a.maintaining(cmd.Context(), embedded.MaintainOptions{}, func(m *embedded.Maintenance) error {
 				return a.runCheckedOut(cmd.Context(), m, program, args)
@@ -91,16 +117,15 @@ func (a *app) runCheckedOut(ctx context.Context, m *embedded.Maintenance, progra
 // attend runs a command to its end, and hands signals on to it. The context keeps it from starting.
 func attend(ctx context.Context, child *exec.Cmd) error {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, passedOn()...)
 	defer signal.Stop(signals)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := child.Start(); err != nil {
-		return err
+	ended, err := start(child)
+	if err != nil {
+		return notRun(child.Args[0], err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- child.Wait() }()
 	for {
 		select {
 		case s := <-signals:
@@ -111,6 +136,28 @@ func attend(ctx context.Context, child *exec.Cmd) error {
 			return statusOf(child, err)
 		}
 	}
+}
+
+// passedOn are the signals that would end this process, except those that it was started to ignore, as by
+// nohup.
+func passedOn() []os.Signal {
+	return slices.DeleteFunc(slices.Clone(endings), signal.Ignored)
+}
+
+// start starts a command, which is to end with this process however that ends. The kernel takes the end of
+// the thread that started it for that: so the thread stays until the command has ended.
+func start(child *exec.Cmd) (ended <-chan error, err error) {
+	endsWithParent(child)
+	started, result := make(chan error), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := child.Start()
+		if started <- err; err == nil {
+			result <- child.Wait()
+		}
+	}()
+	return result, <-started
 }
 
 // statusOf is how a command ended, where that was not well.

@@ -21,9 +21,11 @@ func (a *app) fsck() *cobra.Command {
 		Long: `Check all that the layout holds: every blob is read and hashed, and every tag is followed. It runs
 beside pushes and pulls, of berth serve or of any other program that has the layout.
 
---repair moves damaged blobs out of the way, so that the next push puts them right, and drops tags that
-point at nothing. --rebuild makes berth's own records anew before that, from index.json and the
-manifests; no other program may have the layout then. The exit code is 3 if a problem is left.`,
+--repair moves damaged blobs to .berth/quarantine, so that the next push of the same image puts them
+right, and drops tags for which their repository has no image on record. A blob or an image whose file is
+missing has to be pushed again: its tags stay. --rebuild makes berth's own records anew before that, from
+index.json and the manifests; no other program may have the layout then.
+The exit code is 3 if a problem is left.`,
 		Example: `  berth fsck
   berth fsck --repair --json`,
 		Args: arguments(cobra.NoArgs),
@@ -41,7 +43,7 @@ manifests; no other program may have the layout then. The exit code is 3 if a pr
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&opts.Repair, "repair", false, "move what is damaged out of the way, and drop what points at nothing")
+	cmd.Flags().BoolVar(&opts.Repair, "repair", false, "move damaged blobs to .berth/quarantine, and drop tags of no image")
 	cmd.Flags().BoolVar(&rebuild, "rebuild", false, "make berth's own records anew first; the layout must be at rest")
 	return cmd
 }
@@ -72,15 +74,17 @@ func problemLine(p berth.Problem) string {
 	return line + "  " + p.Detail + "; " + nextStep(p)
 }
 
-// nextStep is what puts a problem right.
+// nextStep tells what was done about a problem, and what puts it right.
 func nextStep(p berth.Problem) string {
 	switch {
 	case p.Kind == berth.ProblemDamaged && p.Repaired:
-		return "it is moved out of the way: push it again"
+		return "moved to .berth/quarantine: push it again"
 	case p.Kind == berth.ProblemDamaged:
 		return "run berth fsck --repair, and push it again"
 	case p.Kind == berth.ProblemMissing:
 		return "push it again"
+	case p.Kind == berth.ProblemDangling && p.Repaired:
+		return "the tag is dropped"
 	case p.Repaired:
 		return "repaired"
 	case p.Kind == berth.ProblemIndex:
@@ -91,21 +95,20 @@ func nextStep(p berth.Problem) string {
 
 // remains reports whether there is still something to do: what is missing, or was damaged and moved
 // away, has to be pushed again.
-func remains(p berth.Problem) bool {
-	return !p.Repaired || p.Kind == berth.ProblemDamaged || p.Kind == berth.ProblemMissing
+func remains(p berth.Problem) bool { return !p.Repaired || toPush(p) }
+
+// toPush reports whether the next push is all that helps.
+func toPush(p berth.Problem) bool {
+	return p.Kind == berth.ProblemMissing || p.Kind == berth.ProblemDamaged && p.Repaired
 }
 
 // checked is a check in one line.
 func checked(r berth.FsckReport) string {
 	line := fmt.Sprintf("checked %s, %s, %s: ", amount(r.Blobs, r.Bytes), count(r.Manifests, "manifest"), count(r.Tags, "tag"))
-	left := len(slices.DeleteFunc(slices.Clone(r.Problems), func(p berth.Problem) bool { return !remains(p) }))
-	switch repaired := len(r.Problems) - left; {
-	case len(r.Problems) == 0:
+	if len(r.Problems) == 0 {
 		line += "all is well"
-	case repaired == 0:
-		line += count(left, "problem")
-	default:
-		line += fmt.Sprintf("%s repaired, %d left", count(repaired, "problem"), left)
+	} else {
+		line += count(len(r.Problems), "problem") + ": " + outcomes(r.Problems)
 	}
 	if r.Sparse > 0 {
 		line += "; " + count(r.Sparse, "image") + " with children missing by intention"
@@ -114,4 +117,23 @@ func checked(r berth.FsckReport) string {
 		line += fmt.Sprintf("; %s that no repository has, which berth gc removes", count(r.Unknown, "file"))
 	}
 	return line
+}
+
+// outcomes count what was done about problems, and what is left to do.
+func outcomes(all []berth.Problem) string {
+	var parts []string
+	tally := func(what string, is func(berth.Problem) bool) {
+		if n := len(slices.DeleteFunc(slices.Clone(all), func(p berth.Problem) bool { return !is(p) })); n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, what))
+		}
+	}
+	repaired := func(kind string) func(berth.Problem) bool {
+		return func(p berth.Problem) bool { return p.Repaired && p.Kind == kind }
+	}
+	tally("moved to .berth/quarantine", repaired(berth.ProblemDamaged))
+	tally("dropped (tags of no image)", repaired(berth.ProblemDangling))
+	tally("repaired in the records", repaired(berth.ProblemIndex))
+	tally("to push again", toPush)
+	tally("to repair", func(p berth.Problem) bool { return !p.Repaired && !toPush(p) })
+	return strings.Join(parts, ", ")
 }

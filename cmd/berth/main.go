@@ -7,7 +7,8 @@
 //
 // It exits with 0 when it has done what was asked, with 1 when it could not, with 2 when it was asked
 // in a way that it does not understand, and with 3 when it was asked to compare and found a difference,
-// or to check and found a problem. After berth checkout it is what the command exited with.
+// or to check and found a problem. After berth checkout it is what the command exited with, or why that
+// did not run: 126 where it cannot be executed, 127 where it was not found.
 package main
 
 import (
@@ -97,3 +98,6 @@ func say(err error) {
 		}
 	}
 }
+
+// warn prints what should be known although all that was asked for is done.
+func warn(line string) { fmt.Fprintln(os.Stderr, "berth: warning:", line) }

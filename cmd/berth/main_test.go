@@ -36,6 +36,7 @@ func TestScripts(t *testing.T) {
 			"occupy":    occupy,
 			"serve":     startServe,
 			"truncate":  truncate,
+			"warns":     warns,
 		},
 	})
 }

@@ -23,7 +23,8 @@ func (a *app) pin() *cobra.Command {
 			return cmd.Help()
 		},
 	}
-	cmd.PersistentFlags().StringVar(&lock, "lock", "berth.lock", "lock `FILE`")
+	lock = "berth.lock"
+	cmd.PersistentFlags().Var((*textValue)(&lock), "lock", "lock `FILE`")
 	cmd.AddCommand(a.pinAdd(&lock), a.pinVerify(&lock))
 	return cmd
 }

@@ -68,17 +68,21 @@ func addressIn(ts *testscript.TestScript, line string) string {
 	return ready.Address
 }
 
-// interrupt NAME
+// interrupt NAME [REGEXP]
 //
-// Interrupts a berth serve as Ctrl-C does. It ends well, and has nothing to say.
+// Interrupts a berth serve as Ctrl-C does. It ends well, and has nothing to say, or what matches.
 func interrupt(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, neg || len(args) != 1, "interrupt NAME")
+	usage(ts, neg || len(args) < 1 || len(args) > 2, "interrupt NAME [REGEXP]")
 	p := ts.Value(processes{}).(map[string]*running)[args[0]]
 	usage(ts, p == nil, "interrupt NAME, of a registry that was started")
 	ts.Check(p.cmd.Process.Signal(os.Interrupt))
 	err := p.cmd.Wait()
 	p.ended = true
-	if err != nil || p.stderr.Len() > 0 {
+	wanted := p.stderr.Len() == 0
+	if len(args) == 2 {
+		wanted = regexp.MustCompile(args[1]).Match(p.stderr.Bytes())
+	}
+	if err != nil || !wanted {
 		ts.Fatalf("it ended with %v and said %s", err, p.stderr.String())
 	}
 }

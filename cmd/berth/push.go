@@ -10,6 +10,7 @@ import (
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/sdk"
+	"github.com/berthoci/berth/sdk/pin"
 	"github.com/berthoci/berth/sdk/source"
 )
 
@@ -39,6 +40,9 @@ before the first is brought, and --json prints a list of them.`,
 			if err := lookAt(cmd.Context(), pushes); err != nil {
 				return err
 			}
+			if err := a.mayBeMade(); err != nil {
+				return err
+			}
 			return a.with(cmd.Context(), func(registry *sdk.Registry) error {
 				return a.pushAll(cmd.Context(), registry, pushes)
 			})
@@ -54,12 +58,11 @@ type onePush struct {
 
 // planPushes says which source gets which reference.
 func planPushes(sources []string, ref string) ([]onePush, error) {
+	if err := checkTarget(ref); err != nil {
+		return nil, err
+	}
 	if len(sources) > 1 && strings.ContainsAny(ref, ":,@") {
 		return nil, fmt.Errorf("%q: several sources get their own names as tags; name the repository alone", ref)
-	}
-	first, _, _ := strings.Cut(ref, ",")
-	if _, err := berth.ParseReference(first); err != nil && !hasHost(first) {
-		return nil, err
 	}
 	var pushes []onePush
 	taken := map[string]bool{}
@@ -88,6 +91,29 @@ func planPushes(sources []string, ref string) ([]onePush, error) {
 		pushes = append(pushes, onePush{from, ref + ":" + name})
 	}
 	return pushes, nil
+}
+
+// checkTarget refuses what no push can set, before a layout is made for it.
+func checkTarget(ref string) error {
+	first, more, _ := strings.Cut(ref, ",")
+	if host, rest := pin.SplitHost(first); host != "" {
+		return fmt.Errorf("reference %q: %s is a host, and a push goes into the layout: push to %[3]s, then run berth sync --to %[2]s %[3]s", ref, host, rest)
+	}
+	parsed, err := berth.ParseReference(first)
+	switch {
+	case err != nil:
+		return err
+	case parsed.Digest != "":
+		return fmt.Errorf("reference %q: a push sets tags; leave out the digest", ref)
+	case first == ref:
+		return nil
+	}
+	for tag := range strings.SplitSeq(more, ",") {
+		if err := berth.ValidateTag(tag); err != nil {
+			return fmt.Errorf("reference %q: %w", ref, err)
+		}
+	}
+	return nil
 }
 
 func closeAll(pushes []onePush) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log"
 	"log/slog"
 	"os"
@@ -43,10 +42,10 @@ func (a *app) root() *cobra.Command {
 		},
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.layout, "layout", "", "layout directory (default $"+sdk.LayoutVariable+", else the user's data directory)")
+	flags.Var((*textValue)(&a.layout), "layout", "layout directory `DIR` (default $"+sdk.LayoutVariable+", else the user's data directory)")
 	flags.BoolVar(&a.json, "json", false, "print data as JSON")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log what goes on")
-	flags.StringSliceVar(&a.plainHTTP, "plain-http", nil, "speak http to this remote `HOST[:PORT]`; may be repeated")
+	flags.Var((*hostsValue)(&a.plainHTTP), "plain-http", "speak http to this remote `HOST[:PORT]`; may be repeated")
 	root.AddCommand(a.serve(), a.push(), a.pull(), a.ls(), a.resolve(), a.pin(), a.sync(), a.gc(), a.fsck(), a.checkout())
 	return root
 }
@@ -61,12 +60,22 @@ func arguments(fit cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-// logger is for what a user wants to know only when asked, and for what is at least of that level.
-func (a *app) logger(level slog.Level) *slog.Logger {
+// logger is for who serves: what an operator should know, and all else only when asked.
+func (a *app) logger() *slog.Logger {
+	level := slog.LevelWarn
 	if a.verbose {
 		level = slog.LevelDebug
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+}
+
+// teller is for the other commands: what happened to the layout as a whole, in words, and all else only
+// when asked.
+func (a *app) teller() *slog.Logger {
+	if a.verbose {
+		return a.logger()
+	}
+	return slog.New(newWarnings(warn))
 }
 
 // layoutDir is the layout that is meant.
@@ -90,31 +99,13 @@ func (a *app) reading(ctx context.Context, refs []string, work func(*sdk.Images)
 	return a.with(ctx, func(registry *sdk.Registry) error { return work(registry.Images) })
 }
 
-// mustExist refuses a layout that is not there, for a command that looks for something in it: it is
-// more likely a mistyped name than an empty layout.
-func (a *app) mustExist(wanted []string) error {
-	dir, err := a.layoutDir()
-	if err != nil {
-		return err
-	}
-	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	about := ""
-	if len(wanted) > 0 {
-		about = strings.Join(wanted, ", ") + ": "
-	}
-	return fmt.Errorf("%slayout %s is not there; berth push makes it, --layout names another", about, dir)
-}
-
 // hasHost reports whether a reference is one of a remote registry.
 func hasHost(ref string) bool {
 	host, _ := pin.SplitHost(ref)
 	return host != ""
 }
 
-// with opens the layout's registry for the time of one command. What the command cannot do it tells
-// itself: of what is logged, failures of the layout as a whole are left.
+// with opens the layout's registry for the time of one command.
 func (a *app) with(ctx context.Context, work func(*sdk.Registry) error) (err error) {
 	registry, err := sdk.Open(ctx, a.options())
 	if err != nil {
@@ -130,6 +121,6 @@ func (a *app) options() *sdk.Options {
 		Launcher:  host.Self(),
 		PlainHTTP: a.plainHTTP,
 		UserAgent: "berth/" + embedded.Version(),
-		Logger:    a.logger(slog.LevelError),
+		Logger:    a.teller(),
 	}
 }

@@ -69,6 +69,23 @@ func fails(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// warns REGEXP PROGRAM ARG...
+//
+// The program ends well, and warns of one thing, in one line.
+func warns(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) < 2, "warns REGEXP PROGRAM ARG...")
+	ts.Check(ts.Exec(args[1], args[2:]...))
+	var warnings []string
+	for line := range strings.Lines(ts.ReadFile("stderr")) {
+		if line = strings.TrimSuffix(line, "\n"); !progressLine.MatchString(line) {
+			warnings = append(warnings, line)
+		}
+	}
+	if len(warnings) != 1 || !regexp.MustCompile("^berth: warning: "+args[0]).MatchString(warnings[0]) {
+		ts.Fatalf("it warns of %q", warnings)
+	}
+}
+
 // image PLACE LAYER [VARIABLE]
 //
 // Writes an image of one layer, whose bytes are LAYER, to a place like oci:DIR:NAME. The variable is

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -29,7 +28,10 @@ What is pushed outlives the process, however that ends, and a second later a pow
   berth serve --durability power`,
 		Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			opts.Logger = a.logger(slog.LevelWarn)
+			opts.Logger = a.logger()
+			if err := a.mayBeMade(); err != nil {
+				return err
+			}
 			err := authorize(&opts, passwords)
 			if err == nil {
 				opts.Layout, err = a.layoutDir()
@@ -43,8 +45,9 @@ What is pushed outlives the process, however that ends, and a second later a pow
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&opts.Address, "addr", "127.0.0.1:5000", "loopback `HOST:PORT`; port 0 is any that is free")
-	flags.StringVar(&passwords, "htpasswd", "", "ask for user and password, of this `FILE` as htpasswd -B -c FILE USER writes it")
+	opts.Address = "127.0.0.1:5000"
+	flags.Var((*addressValue)(&opts.Address), "addr", "loopback `HOST:PORT`; port 0 is any that is free")
+	flags.Var((*textValue)(&passwords), "htpasswd", "ask for user and password, of this `FILE` as htpasswd -B -c FILE USER writes it")
 	flags.Var(&durability, "durability", "what an answer promises to outlive, `process|power`: the end of the process, or a power cut")
 	flags.BoolVar(&opts.Server.ReadOnly, "read-only", false, "refuse pushes and deletes")
 	flags.BoolVar(&opts.Server.AllowMissing, "allow-sparse", false, "take images and indexes whose children are missing")

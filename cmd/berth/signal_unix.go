@@ -8,10 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// endings are the signals by which a process is asked to end.
+var endings = []os.Signal{os.Interrupt, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT}
+
 // reaches reports whether a signal that has come to this process goes to the commands that it runs by
-// itself: Ctrl-C does, in the terminal in whose foreground they are.
+// itself: Ctrl-C and Ctrl-\ do, in the terminal in whose foreground they are.
 func reaches(s os.Signal) bool {
-	if s != os.Interrupt {
+	if s != os.Interrupt && s != unix.SIGQUIT {
 		return false
 	}
 	terminal, err := os.Open("/dev/tty")

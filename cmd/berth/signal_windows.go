@@ -1,6 +1,12 @@
 package main
 
-import "os"
+import (
+	"os"
+	"syscall"
+)
+
+// endings are the signals by which a process is asked to end.
+var endings = []os.Signal{os.Interrupt, syscall.SIGTERM}
 
 // reaches reports whether a signal that has come to this process goes to the commands that it runs by
 // itself: Ctrl-C, the only one here, does.

@@ -41,7 +41,7 @@ sent, and the exit code is 3 if there is something to do.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&opts.To, "to", "", "remote registry, `HOST[/PREFIX]`")
+	cmd.Flags().Var((*textValue)(&opts.To), "to", "remote registry, `HOST[/PREFIX]`")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would be done; exit with 3 if there is anything")
 	return cmd
 }

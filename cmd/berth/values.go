@@ -9,7 +9,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bmatcuk/doublestar/v4"
+
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/sdk"
+	"github.com/berthoci/berth/sdk/embedded"
 )
 
 // durationValue is a flag's value: a duration as Go writes it, or a number of days or weeks.
@@ -129,8 +133,62 @@ func (k *keepValue) Set(s string) error {
 	if !ok || err != nil || n < 1 || pattern == "" {
 		return errors.New("want PATTERN=N with N above zero, like 'app/**=5'")
 	}
+	if !doublestar.ValidatePattern(pattern) {
+		return fmt.Errorf("%q is no pattern for repositories: want one like 'app/**'", pattern)
+	}
 	*k = append(*k, berth.KeepRule{Repositories: pattern, Newest: n})
 	return nil
+}
+
+// textValue is a flag's value: any that is not empty. Where one is, a variable of the shell is not set, most
+// likely, and to leave the flag out is not what was meant.
+type textValue string
+
+func (v *textValue) String() string { return string(*v) }
+
+// Type is how the help calls it.
+func (*textValue) Type() string { return "string" }
+
+// Set reads it.
+func (v *textValue) Set(s string) error {
+	if s == "" {
+		return errors.New("it is empty; name one, or leave the flag out")
+	}
+	*v = textValue(s)
+	return nil
+}
+
+// hostsValue is a flag's value: remote registries that plain http is spoken to.
+type hostsValue []string
+
+func (v *hostsValue) String() string { return strings.Join(*v, ",") }
+
+// Type is how the help calls it.
+func (*hostsValue) Type() string { return "HOST[:PORT]" }
+
+// Set reads one more, or several with commas between them.
+func (v *hostsValue) Set(s string) error {
+	for host := range strings.SplitSeq(s, ",") {
+		if _, err := sdk.NewRemotes(&sdk.Options{PlainHTTP: []string{host}}).Registry(host); err != nil {
+			return err
+		}
+		*v = append(*v, host)
+	}
+	return nil
+}
+
+// addressValue is a flag's value: where a registry is served.
+type addressValue string
+
+func (v *addressValue) String() string { return string(*v) }
+
+// Type is how the help calls it.
+func (*addressValue) Type() string { return "HOST:PORT" }
+
+// Set reads it.
+func (v *addressValue) Set(s string) error {
+	*v = addressValue(s)
+	return embedded.CheckAddress(s)
 }
 
 // choiceValue is a flag's value: one of few words, the first of which is the default.

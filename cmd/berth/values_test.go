@@ -1,13 +1,10 @@
 package main
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/berthoci/berth"
 )
 
 func TestDurations(t *testing.T) {
@@ -52,6 +49,29 @@ func TestFlagsOfOtherKinds(t *testing.T) {
 	if want := (keepValue{{Repositories: "app/**", Newest: 5}, {Repositories: "*", Newest: 1}}); !slices.Equal(keep, want) || keep.String() != "app/**=5 *=1" {
 		t.Errorf("got %v", keep)
 	}
+	for _, rule := range []string{"app", "=1", "app=", "app=0", "app=-1", "app=many", "[=1", "app=1=2"} {
+		if err := keep.Set(rule); err == nil || len(keep) != 2 {
+			t.Errorf("%q: got %v, %v", rule, keep, err)
+		}
+	}
+	var hosts hostsValue
+	for _, good := range []string{"registry.example.com", "10.0.0.1:5000,http://example.com"} {
+		if err := hosts.Set(good); err != nil {
+			t.Error(err)
+		}
+	}
+	if want := (hostsValue{"registry.example.com", "10.0.0.1:5000", "http://example.com"}); !slices.Equal(hosts, want) {
+		t.Errorf("got %q", hosts)
+	}
+	for _, bad := range []string{"", "example.com/app", "example.com,", "a b"} {
+		if err := new(hostsValue).Set(bad); err == nil {
+			t.Errorf("%q is taken for a host", bad)
+		}
+	}
+	var text textValue
+	if err := text.Set(""); err == nil || text.String() != "" {
+		t.Errorf("what is empty is taken: %v", err)
+	}
 	choice := choiceValue{"process", []string{"process", "power"}}
 	if err := choice.Set("hope"); err == nil || choice.String() != "process" {
 		t.Errorf("got %v, %v", choice, err)
@@ -65,62 +85,5 @@ func TestFlagsOfOtherKinds(t *testing.T) {
 	}
 	if err := grace.Set("0"); err != nil || grace.String() != "0s" || graceOption(grace) >= 0 {
 		t.Errorf("no grace is %q, %v, %v", &grace, graceOption(grace), err)
-	}
-}
-
-func TestACollectionInOneLine(t *testing.T) {
-	report := berth.GCReport{Blobs: 12, Bytes: 3565158, Left: 1, LeftBytes: 10, Spared: 2}
-	want := "removed 12 blobs, 3.4 MiB; 1 blob, 10 B left; 2 blobs spared: clients may have been told of them within 10m0s"
-	if got := collected(report, 10*time.Minute, true); got != want {
-		t.Errorf("got %q", got)
-	}
-	if got := collected(report, time.Minute, false); strings.Contains(got, "left") {
-		t.Errorf("of one that did not come to its end: %q", got)
-	}
-	report = berth.GCReport{DryRun: true}
-	if got, want := collected(report, 0, true), "would remove 0 blobs, 0 B; 0 blobs, 0 B left"; got != want {
-		t.Errorf("got %q", got)
-	}
-}
-
-func TestWhatIsLeftToDo(t *testing.T) {
-	for _, c := range []struct {
-		problem berth.Problem
-		remains bool
-		next    string
-	}{
-		{berth.Problem{Kind: berth.ProblemDamaged}, true, "--repair"},
-		{berth.Problem{Kind: berth.ProblemDamaged, Repaired: true}, true, "push it again"},
-		{berth.Problem{Kind: berth.ProblemMissing}, true, "push it again"},
-		{berth.Problem{Kind: berth.ProblemMissing, Repaired: true}, true, "push it again"},
-		{berth.Problem{Kind: berth.ProblemDangling}, true, "--repair"},
-		{berth.Problem{Kind: berth.ProblemDangling, Repaired: true}, false, "repaired"},
-		{berth.Problem{Kind: berth.ProblemIndex}, true, "--rebuild"},
-		{berth.Problem{Kind: berth.ProblemIndex, Repaired: true}, false, "repaired"},
-	} {
-		if got := remains(c.problem); got != c.remains || !strings.Contains(nextStep(c.problem), c.next) {
-			t.Errorf("%+v: remains %v, %q", c.problem, got, nextStep(c.problem))
-		}
-	}
-}
-
-func TestACheckInOneLine(t *testing.T) {
-	dangling := berth.Problem{Kind: berth.ProblemDangling, Repaired: true}
-	report := berth.FsckReport{Blobs: 1, Bytes: 10, Manifests: 2, Tags: 1, Sparse: 1, Unknown: 3, Problems: []berth.Problem{dangling, {Kind: berth.ProblemMissing}}}
-	want := "checked 1 blob, 10 B, 2 manifests, 1 tag: 1 problem repaired, 1 left; 1 image with children missing by intention; 3 files that no repository has, which berth gc removes"
-	if got := checked(report); got != want {
-		t.Errorf("got %q", got)
-	}
-}
-
-func TestWhatIsSaidBesidesACommandsEnd(t *testing.T) {
-	disk := errors.New("disk full")
-	for _, err := range []error{exitStatus(3), errors.Join(exitStatus(3), nil), errors.Join(errors.Join(nil, exitStatus(3)))} {
-		if got := besides(err); got != nil {
-			t.Errorf("%v: got %v", err, got)
-		}
-	}
-	if got := besides(errors.Join(errors.Join(exitStatus(3), disk), nil)); got == nil || got.Error() != "disk full" {
-		t.Errorf("got %v", got)
 	}
 }

@@ -109,15 +109,15 @@ func (c *controller) Checkout(ctx context.Context) (func(context.Context) error,
 	return c.upkeep.Checkout(ctx)
 }
 
-// open takes calls from others too.
-func (c *controller) open() { c.door.open(c.cfg.Layout, c, c.log) }
+// open takes calls from others too. Where that cannot be, it is told at a level.
+func (c *controller) open(level slog.Level) { c.door.open(c.cfg.Layout, c, c.log, level) }
 
 // openLater opens when whoever has taken a lease is not waiting for this process any more, if it still
-// runs then.
+// runs then. Who holds a lease has what it came for, and need not be warned that others have less.
 func (c *controller) openLater() {
 	select {
 	case <-time.After(openDelay):
-		c.open()
+		c.open(slog.LevelInfo)
 	case <-c.ended:
 	}
 }

@@ -19,15 +19,15 @@ type door struct {
 	shut    sync.WaitGroup
 }
 
-// open opens the door, once. Without one the registry serves all the same.
-func (d *door) open(layout string, c plugin.Controller, log *slog.Logger) {
+// open opens the door, once. Without one the registry serves all the same, which is told at a level.
+func (d *door) open(layout string, c plugin.Controller, log *slog.Logger, level slog.Level) {
 	d.opening.Do(func() {
 		listener, err := control.Listen(layout)
 		switch {
 		case errors.Is(err, errors.ErrUnsupported):
 			log.Debug("no control socket", "err", err)
 		case err != nil:
-			log.Warn("no control socket: nobody can collect, check or check out this layout while it is served", "err", err)
+			log.Log(context.Background(), level, "no control socket: nobody can collect, check or check out this layout while it is served", "err", err)
 		default:
 			d.server = plugin.ServeControl(listener, c)
 		}

@@ -43,7 +43,8 @@ type Maintenance struct {
 	berth.Collector
 	berth.Checker
 	berth.Checkouter
-	close func() error
+	repositories func(context.Context) ([]string, error)
+	close        func() error
 }
 
 // Maintain gives access to a layout whether somebody serves it or it is at rest: it asks the process
@@ -71,7 +72,7 @@ func maintainOnce(ctx context.Context, opts MaintainOptions) (*Maintenance, erro
 	if !opts.Rebuild {
 		owner, err := host.Attach(ctx, opts.Layout)
 		if err == nil {
-			return &Maintenance{owner, owner, owner, owner, owner.Close}, nil
+			return &Maintenance{owner, owner, owner, owner, repositoriesAt(owner), owner.Close}, nil
 		}
 		if !errors.Is(err, host.ErrNotRunning) {
 			return nil, err
@@ -84,7 +85,7 @@ func maintainOnce(ctx context.Context, opts MaintainOptions) (*Maintenance, erro
 		return nil, err
 	}
 	u := newUpkeep(layout)
-	return &Maintenance{u, u, u, u, func() error {
+	return &Maintenance{u, u, u, u, repositoriesOf(layout), func() error {
 		u.hurry()
 		u.drain(context.Background())
 		return layout.Close()

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -244,20 +246,104 @@ func TestMaintainWhileOwnersComeAndGo(t *testing.T) {
 	}
 }
 
+// withoutSocket is a layout whose socket cannot be made.
+func withoutSocket(t *testing.T) (dir string) {
+	t.Helper()
+	dir = place(t)
+	atRest(t, dir)
+	if err := os.MkdirAll(filepath.Join(dir, control.SocketFile, "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// records passes on what is logged.
+type records struct {
+	slog.Handler
+	all chan slog.Record
+}
+
+func newRecords() records {
+	return records{slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug}), make(chan slog.Record, 100)}
+}
+
+func (r records) Handle(_ context.Context, record slog.Record) error {
+	r.all <- record
+	return nil
+}
+
+// want waits for a message, which is to have a level.
+func (r records) want(t *testing.T, message string, level slog.Level) {
+	t.Helper()
+	for record := range r.all {
+		if strings.HasPrefix(record.Message, message) {
+			if record.Level != level {
+				t.Errorf("%q is told at level %v, want %v", record.Message, record.Level, level)
+			}
+			return
+		}
+	}
+}
+
+// Whoever serves a layout is warned that nobody else can maintain it; a host that has a lease has what it
+// came for.
+func TestWhoIsWarnedOfAMissingSocket(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	served := newRecords()
+	err := embedded.Serve(ctx, embedded.ServeOptions{Layout: withoutSocket(t), Address: "127.0.0.1:0", Ready: func(string) { cancel() }, Logger: slog.New(served)})
+	if err != nil {
+		t.Error(err)
+	}
+	served.want(t, "no control socket", slog.LevelWarn)
+	leased := newRecords()
+	s, err := host.Open(t.Context(), host.Options{Layout: withoutSocket(t), Launcher: embedded.InProcess(), Logger: slog.New(leased)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	leased.want(t, "no control socket", slog.LevelInfo)
+}
+
 // A registry that cannot make its socket serves all the same.
 func TestWithoutASocket(t *testing.T) {
 	for name, start := range owners {
 		t.Run(name, func(t *testing.T) {
-			dir := place(t)
-			atRest(t, dir)
-			if err := os.MkdirAll(filepath.Join(dir, control.SocketFile, "in the way"), 0o700); err != nil {
-				t.Fatal(err)
-			}
+			dir := withoutSocket(t)
 			s := start(t, dir)
 			if err := s.push(t.Context(), "v1"); err != nil {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	for address, want := range map[string]string{
+		"127.0.0.1:5000": "", "127.1.2.3:0": "", "localhost:65535": "", "[::1]:5000": "",
+		"":                "want HOST:PORT",
+		"nowhere":         "want HOST:PORT",
+		"127.0.0.1":       "want HOST:PORT",
+		"127.0.0.1:":      "want HOST:PORT",
+		"127.0.0.1:-1":    "want HOST:PORT",
+		"127.0.0.1:65536": "want HOST:PORT",
+		"0.0.0.0:5000":    "only loopback",
+		":5000":           "only loopback",
+		"example.com:80":  "only loopback",
+	} {
+		err := embedded.CheckAddress(address)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", address, err, want)
+		}
+		if denied := errors.Is(err, berth.ErrDenied); denied != (want == "only loopback") {
+			t.Errorf("%q: got %v", address, err)
+		}
+		if want == "" {
+			continue
+		}
+		err = embedded.Serve(t.Context(), embedded.ServeOptions{Layout: filepath.Join(t.TempDir(), "new"), Address: address})
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("address %q: ", address)) {
+			t.Errorf("%q is served: %v", address, err)
+		}
 	}
 }
 

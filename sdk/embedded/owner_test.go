@@ -104,8 +104,10 @@ func (s *served) endWithTest() *served {
 }
 
 // push sets a tag of app to an index of nothing that is like no other.
-func (s *served) push(ctx context.Context, tag string) error {
-	repo, err := s.registry.Repository("app")
+func (s *served) push(ctx context.Context, tag string) error { return s.pushTo(ctx, "app", tag) }
+
+func (s *served) pushTo(ctx context.Context, name, tag string) error {
+	repo, err := s.registry.Repository(name)
 	if err != nil {
 		return err
 	}

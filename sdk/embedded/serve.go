@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/plugin"
@@ -40,8 +41,8 @@ func Serve(ctx context.Context, opts ServeOptions) (err error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	if err := checkLoopback(opts.Address); err != nil {
-		return err
+	if err := CheckAddress(opts.Address); err != nil {
+		return fmt.Errorf("address %q: %w", opts.Address, err)
 	}
 	c := newController(ctx, plugin.Config{Layout: opts.Layout, Durability: opts.Durability}, opts.Logger)
 	defer func() { err = errors.Join(err, c.close()) }()
@@ -62,7 +63,7 @@ func (c *controller) serve(ctx context.Context, listener net.Listener, opts *Ser
 	srv := newHTTPServer(c.layout, &opts.Server)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()
-	c.open()
+	c.open(slog.LevelWarn)
 	if opts.Ready != nil {
 		opts.Ready(listener.Addr().String())
 	}
@@ -88,14 +89,17 @@ func plainCause(err error) error {
 	return err
 }
 
-// checkLoopback refuses addresses that others can reach: there is no encryption on this one.
-func checkLoopback(address string) error {
-	name, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return fmt.Errorf("address %q: want HOST:PORT, like 127.0.0.1:5000", address)
+// CheckAddress says what is wrong with an address for [Serve]: one that is no HOST:PORT, or that others
+// can reach, because nothing is encrypted there.
+//
+// Errors: berth.ErrDenied for an address beyond the loopback interface.
+func CheckAddress(address string) error {
+	name, port, err := net.SplitHostPort(address)
+	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
+		return errors.New("want HOST:PORT, like 127.0.0.1:5000")
 	}
 	if ip := net.ParseIP(name); name == "localhost" || (ip != nil && ip.IsLoopback()) {
 		return nil
 	}
-	return fmt.Errorf("address %s: %w: only loopback addresses are served, like 127.0.0.1:5000", address, berth.ErrDenied)
+	return fmt.Errorf("%w: only loopback addresses are served, like 127.0.0.1:5000", berth.ErrDenied)
 }
