@@ -39,7 +39,7 @@ func (l *Layout) Checkout(ctx context.Context) (done func(context.Context) error
 	abandoned := context.AfterFunc(l.life, let)
 	return func(ctx context.Context) error {
 		if !abandoned() {
-			return errClosed
+			return ErrClosed
 		}
 		defer let()
 		return l.endCheckout(ctx)

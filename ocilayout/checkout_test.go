@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/berthoci/berth"
 )
@@ -143,4 +145,65 @@ func TestHeldBlobsComeBackAtTheNextStart(t *testing.T) {
 	after := openWith(t, crash(t, dir), nil)
 	done()
 	wantBlob(t, repo(t, after, "app/hello"), fresh)
+}
+
+// Close ends what is long, and does not wait for a program that has the directory.
+func TestCloseEndsACheckout(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	img := pushImage(t, repo(t, l, "app/hello"), "layer", "v1")
+	done, err := l.Checkout(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := done(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("the end of the checkout: %v", err)
+	}
+	wantImage(t, open(t, dir), "app/hello", "v1", img)
+}
+
+func TestWorkOnALayoutThatIsClosed(t *testing.T) {
+	l := open(t, t.TempDir())
+	r := repo(t, l, "app/hello")
+	pushImage(t, r, "layer", "v1")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, gc := l.GC(t.Context(), nil)
+	_, check := l.Fsck(t.Context(), nil)
+	_, out := l.Checkout(t.Context())
+	_, push := r.PushManifest(t.Context(), []byte(`{"schemaVersion":2,"manifests":[]}`), nil)
+	for what, err := range map[string]error{"a collection": gc, "a check": check, "a checkout": out, "a flush": l.Flush(t.Context()), "a push": push} {
+		if !errors.Is(err, ErrClosed) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// A checkout that fails leaves no second names behind.
+func TestACheckoutThatFails(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	r := repo(t, l, "app/hello")
+	for i := range 20 {
+		uploadBlob(t, r, fmt.Sprint("loose ", i))
+	}
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, heldPath), 0o700), os.MkdirAll(filepath.Join(dir, blobPath(digest.FromString("dir"))), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	err := l.writer.commit(t.Context(), change{hidden: true, write: func(tx *bolt.Tx, _ uint64) error {
+		return put(tx, bucketBlobs, key(string(digest.FromString("dir"))), blobRecord{Size: 1}) // a directory has no second name
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Checkout(t.Context()); err == nil {
+		t.Fatal("the checkout succeeded")
+	}
+	if left, _ := os.ReadDir(filepath.Join(dir, heldPath)); len(left) > 0 {
+		t.Errorf("left are %d names", len(left))
+	}
 }

@@ -71,8 +71,12 @@ func (db *database) guard(work func() error) (err error) {
 			err = fmt.Errorf("%w (%s); stop berth and start it again to have it made anew from index.json", errDamaged, whatBroke(broken))
 		}
 	}()
-	if err = work(); errors.Is(err, errDamaged) {
+	err = work()
+	switch {
+	case errors.Is(err, errDamaged):
 		db.damaged.Store(true)
+	case errors.Is(err, bolterrors.ErrDatabaseNotOpen):
+		err = ErrClosed
 	}
 	return err
 }

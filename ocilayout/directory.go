@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -41,8 +42,12 @@ func recognise(dir string) error {
 	}
 	for _, e := range entries {
 		switch e.Name() {
-		case v1.ImageLayoutFile, v1.ImageIndexFile, v1.ImageBlobsDir, control.Dir:
+		case v1.ImageLayoutFile, v1.ImageIndexFile, control.Dir:
 			return nil
+		case v1.ImageBlobsDir: // a layout that lost the rest
+			if info, err := os.Stat(filepath.Join(dir, v1.ImageBlobsDir, "sha256")); err == nil && info.IsDir() {
+				return nil
+			}
 		}
 	}
 	if len(entries) > 0 {

@@ -238,7 +238,12 @@ func (l *Layout) Repository(name string) (berth.Repository, error) {
 
 // Flush brings index.json up to date with everything that was answered before the call, and puts it
 // on disk with all that it names.
-func (l *Layout) Flush(ctx context.Context) error { return l.publisher.flush(ctx) }
+func (l *Layout) Flush(ctx context.Context) error {
+	if l.life.Err() != nil {
+		return ErrClosed
+	}
+	return l.publisher.flush(ctx)
+}
 
 // Close flushes, and lets the directory go. What is still running fails, a checkout included.
 func (l *Layout) Close() error {
@@ -297,7 +302,7 @@ func (l *Layout) release() error {
 // maintain takes the layout for work on it as a whole, which ends with the layout. done must be called.
 func (l *Layout) maintain(ctx context.Context) (_ context.Context, done func(), err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(l.life, func() { cancel(errClosed) })
+	stop := context.AfterFunc(l.life, func() { cancel(ErrClosed) })
 	if err := l.maintenance.Acquire(ctx, 1); err != nil {
 		cancel(nil)
 		return nil, nil, context.Cause(ctx)

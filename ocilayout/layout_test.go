@@ -198,6 +198,7 @@ func TestOpenRefuses(t *testing.T) {
 		"an oci-layout that does not parse": write("oci-layout", `{`),
 		"an index.json that does not parse": write("index.json", `{"manifests":[`),
 		"manifests that are no list":        write("index.json", `{"manifests":{"a":1}}`),
+		"another index.json":                write("index.json", `{"name":"site"}`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -64,11 +64,13 @@ func parseIndexFile(dec *json.Decoder, visit func(json.RawMessage) error) (*inde
 	if err := expect(dec, '{'); err != nil {
 		return nil, err
 	}
+	index := false
 	for dec.More() {
 		field, err := dec.Token()
 		if err != nil {
 			return nil, broken(err)
 		}
+		index = index || field == "manifests" || field == "schemaVersion"
 		switch field {
 		case "manifests":
 			err = parseEntries(dec, list, visit)
@@ -83,6 +85,9 @@ func parseIndexFile(dec *json.Decoder, visit func(json.RawMessage) error) (*inde
 	}
 	if err := expect(dec, '}'); err != nil {
 		return nil, err
+	}
+	if !index {
+		return nil, errNoIndexFile
 	}
 	sum, _ := list.end()
 	found := &indexFile{layout: annotations[annotationLayout], untouched: annotations[annotationChecksum] == sum, others: othersAnnotations(annotations)}

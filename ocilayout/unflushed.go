@@ -115,7 +115,7 @@ func (l *Layout) throttle(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-l.life.Done():
-		return errClosed
+		return ErrClosed
 	}
 	if l.unflushed.full() == nil {
 		return nil

@@ -18,7 +18,8 @@ const maxGroup = 256
 // opCommit is the step of a transaction, as a test's fault is told it.
 const opCommit durable.Op = "commit"
 
-var errClosed = errors.New("layout is closed")
+// ErrClosed is returned by all that is asked of a layout after Close, or is cut short by it.
+var ErrClosed = errors.New("layout is closed")
 
 // change is one caller's part of a transaction.
 type change struct {
@@ -107,7 +108,7 @@ func (w *writer) await(ctx context.Context, queue chan<- *job, j *job) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-w.stop:
-		return errClosed
+		return ErrClosed
 	}
 	select {
 	case <-j.done:
@@ -118,7 +119,7 @@ func (w *writer) await(ctx context.Context, queue chan<- *job, j *job) error {
 	case <-j.done:
 		return j.result
 	default:
-		return errClosed
+		return ErrClosed
 	}
 }
 
