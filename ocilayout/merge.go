@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -140,6 +141,9 @@ func (m *merger) take(raw json.RawMessage) error {
 		return err
 	}
 	entry, err := m.understand(raw)
+	if isTrouble(err) {
+		return err
+	}
 	if err != nil {
 		m.layout.log.Info("index.json entry left as it is", "err", err)
 		m.named[string(tagKeyOf(raw))] = true
@@ -156,6 +160,16 @@ func (m *merger) take(raw json.RawMessage) error {
 		return nil
 	}
 	return m.flush()
+}
+
+// isTrouble reports whether an entry was not looked at to the end, for reasons that are not its own.
+func isTrouble(err error) bool {
+	for _, trouble := range []error{context.Canceled, context.DeadlineExceeded, errDamaged, ErrClosed, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM} {
+		if errors.Is(err, trouble) {
+			return true
+		}
+	}
+	return false
 }
 
 // tagKeyOf returns the key of the tag that an entry's name stands for, or nil.
@@ -199,7 +213,7 @@ func (m *merger) understand(raw json.RawMessage) (*outside, error) {
 		return entry, err
 	}
 	err = m.walk(desc, 0, map[digest.Digest]bool{}, func(n node) { entry.nodes = append(entry.nodes, n) })
-	if held {
+	if held && !isTrouble(err) {
 		err = nil // it is there, if damaged
 	}
 	return entry, err
@@ -265,8 +279,15 @@ func (m *merger) walk(desc v1.Descriptor, depth int, seen map[digest.Digest]bool
 	n := node{desc: v1.Descriptor{MediaType: doc.MediaType, Digest: desc.Digest, Size: desc.Size}, doc: doc}
 	for _, child := range doc.Successors() {
 		if manifest.KindOf(child.MediaType) != 0 && depth < maxDepth {
-			if seen[child.Digest] || m.walk(child, depth+1, seen, visit) == nil {
+			if seen[child.Digest] {
 				continue
+			}
+			err := m.walk(child, depth+1, seen, visit)
+			if err == nil {
+				continue
+			}
+			if isTrouble(err) {
+				return err
 			}
 		}
 		if err := m.hold(child.Digest); err != nil {
