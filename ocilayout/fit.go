@@ -65,8 +65,8 @@ func (l *Layout) writeUses(ctx context.Context) error {
 	}})
 }
 
-// wholeImage is one thing that a size limit keeps or ends as a whole: a manifest that no index lists and
-// that refers to none here, with all below it and all that refers to it.
+// wholeImage is one thing that a size limit keeps or ends as a whole: a manifest that has a tag or that no
+// index lists, and that refers to none here, with all below it and all that refers to it.
 type wholeImage struct {
 	graph *graph
 	root  *vertex
@@ -106,7 +106,7 @@ func (l *Layout) fit(graphs []*graph, most int64) (plan []ending) {
 
 // imageOf returns the image that a manifest is the root of, or nil.
 func (g *graph) imageOf(v *vertex) *wholeImage {
-	if subject := g.manifests[v.rec.Subject]; v.ended || v.indexes > 0 || subject != nil && !subject.ended {
+	if subject := g.manifests[v.rec.Subject]; v.ended || v.indexes > 0 && v.tags == 0 || subject != nil && !subject.ended {
 		return nil
 	}
 	image := &wholeImage{graph: g, root: v}

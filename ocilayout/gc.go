@@ -107,7 +107,7 @@ func (c *collection) prepare() error {
 	}
 	since := time.Since(c.layout.started)
 	c.sparing = since < c.grace && !c.layout.epoch.rested(c.grace)
-	return checkRules(c.opts.Keep)
+	return checkRules(c.opts)
 }
 
 func (c *collection) run(ctx context.Context) error {

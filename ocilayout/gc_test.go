@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -304,6 +305,17 @@ func TestTheLeastRecentlyUsedEndFirst(t *testing.T) {
 	wantImage(t, l, "app/hello", "v0", images[0])
 }
 
+// An image of an index that has a tag of its own stays when the index goes, and is counted.
+func TestASizeLimitCountsWhatATagKeeps(t *testing.T) {
+	l := open(t, t.TempDir())
+	r := repo(t, l, "app/hello")
+	old := pushImage(t, r, strings.Repeat("old", 1000), "old")
+	pushIndex(t, r, "index", old.desc)
+	if report := collect(t, l, berth.GCOptions{MaxBytes: 1000}); report.LeftBytes > 1000 {
+		t.Errorf("%d bytes are left: %+v", report.LeftBytes, report)
+	}
+}
+
 func TestRulesThatCannotBeMeant(t *testing.T) {
 	l := open(t, t.TempDir())
 	for _, opts := range []berth.GCOptions{
@@ -311,6 +323,7 @@ func TestRulesThatCannotBeMeant(t *testing.T) {
 		{Keep: []berth.KeepRule{{Repositories: "", Newest: 1}}},
 		{Keep: []berth.KeepRule{{Repositories: "**", Newest: 0}}},
 		{Grace: 2 * DefaultGrace},
+		{MaxBytes: -1},
 	} {
 		if _, err := l.GC(t.Context(), &opts); err == nil {
 			t.Errorf("%+v is taken", opts)

@@ -52,9 +52,12 @@ type ending struct {
 	manifest *vertex
 }
 
-// checkRules refuses a rule that could not be meant.
-func checkRules(rules []berth.KeepRule) error {
-	for _, rule := range rules {
+// checkRules refuses rules that could not be meant.
+func checkRules(opts berth.GCOptions) error {
+	if opts.MaxBytes < 0 {
+		return fmt.Errorf("no collection leaves %d bytes", opts.MaxBytes)
+	}
+	for _, rule := range opts.Keep {
 		if !doublestar.ValidatePattern(rule.Repositories) || rule.Repositories == "" {
 			return fmt.Errorf("keep rule: %w: %q is no pattern for repositories", berth.ErrNameInvalid, rule.Repositories)
 		}
