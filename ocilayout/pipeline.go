@@ -3,7 +3,6 @@ package ocilayout
 import (
 	"cmp"
 	"errors"
-	"hash"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -54,46 +53,50 @@ func (c *chunks) put(buf []byte) {
 }
 
 // chunk is one step of a body. It is hashed and written at the same time, and its buffer is free when
-// both is done.
+// both are done.
 type chunk struct {
 	buf  []byte
 	data []byte
 	open atomic.Int32
 }
 
-// hasher hashes chunks in the order in which they come, in a goroutine of its own.
-type hasher struct {
-	stock *chunks
-	queue chan *chunk
-	done  chan struct{}
+// stage does one thing with chunks in the order in which they come, in a goroutine of its own. After an
+// error it does nothing more with them.
+type stage struct {
+	stock  *chunks
+	queue  chan *chunk
+	done   chan struct{}
+	failed atomic.Bool
+	err    error // to be read when done is closed
 }
 
-func startHasher(stock *chunks, sum hash.Hash) *hasher {
-	h := &hasher{stock: stock, queue: make(chan *chunk, chunksEach-2), done: make(chan struct{})}
-	go func() {
-		defer close(h.done)
-		for c := range h.queue {
-			sum.Write(c.data)
-			h.release(c)
+func startStage(stock *chunks, work func([]byte) error) *stage {
+	s := &stage{stock: stock, queue: make(chan *chunk, chunksEach-2), done: make(chan struct{})}
+	go s.run(work)
+	return s
+}
+
+func (s *stage) run(work func([]byte) error) {
+	defer close(s.done)
+	for c := range s.queue {
+		if s.err == nil {
+			s.err = work(c.data)
+			s.failed.Store(s.err != nil)
 		}
-	}()
-	return h
-}
-
-func (h *hasher) release(c *chunk) {
-	if c.open.Add(-1) == 0 {
-		h.stock.put(c.buf)
+		if c.open.Add(-1) == 0 {
+			s.stock.put(c.buf)
+		}
 	}
 }
 
-// end waits until all is hashed.
-func (h *hasher) end() {
-	close(h.queue)
-	<-h.done
+// end waits until all is done.
+func (s *stage) end() error {
+	close(s.queue)
+	<-s.done
+	return s.err
 }
 
-// ReadFrom appends all of r. A body that is not small is hashed on another core than it is read and
-// written on.
+// ReadFrom appends all of r. A body that is not small is read, hashed and written at the same time.
 func (u *upload) ReadFrom(r io.Reader) (n int64, err error) {
 	for _, read := range []func(io.Reader) (int64, error){u.readSmall, u.readChunks, u.readRest} {
 		var more int64
@@ -119,22 +122,38 @@ func (u *upload) readSmall(r io.Reader) (int64, error) {
 
 // readChunks reads while there are buffers for that. It returns io.EOF at the end of the body.
 func (u *upload) readChunks(r io.Reader) (n int64, err error) {
-	stock := u.repo.layout.chunks
-	h := startHasher(stock, u.state.hash)
-	defer h.end()
-	for err == nil {
+	stock, sum, begin := u.repo.layout.chunks, u.state.hash, u.state.size
+	hashing := startStage(stock, func(data []byte) error {
+		_, err := sum.Write(data)
+		return err
+	})
+	writing := startStage(stock, u.writeChunk)
+	for at := begin; err == nil && !writing.failed.Load(); {
 		buf := stock.get()
 		if buf == nil {
-			return n, nil
+			break
 		}
 		// The file is written in whole chunks, which its pages in memory then are too.
-		data := buf[:chunkSize-u.state.size%chunkSize]
-		read, readErr := io.ReadFull(r, data)
-		written, writeErr := u.step(&chunk{buf: buf, data: buf[:read]}, h)
-		n += int64(written)
-		err = cmp.Or(writeErr, endOf(readErr))
+		read, readErr := io.ReadFull(r, buf[:chunkSize-at%chunkSize])
+		c := &chunk{buf: buf, data: buf[:read]}
+		c.open.Store(2)
+		hashing.queue <- c
+		writing.queue <- c
+		at += int64(read)
+		err = endOf(readErr)
 	}
-	return n, err
+	writeErr := writing.end()
+	hashing.end()
+	if writeErr != nil {
+		u.unsound = true // the hash has seen more than the file has
+	}
+	return u.state.size - begin, cmp.Or(u.failed(writeErr), err)
+}
+
+func (u *upload) writeChunk(data []byte) error {
+	written, err := u.writeFile(data)
+	u.state.size += int64(written)
+	return err
 }
 
 // readRest reads with little memory.
@@ -150,19 +169,6 @@ func endOf(err error) error {
 		return io.EOF
 	}
 	return err
-}
-
-// step hashes and writes one chunk.
-func (u *upload) step(c *chunk, h *hasher) (int, error) {
-	c.open.Store(2)
-	h.queue <- c
-	written, err := u.writeFile(c.data)
-	h.release(c)
-	u.state.size += int64(written)
-	if err != nil {
-		u.unsound = true // the hash has seen more than the file has
-	}
-	return written, u.failed(err)
 }
 
 // onlyWriter hides ReadFrom, onlyReader hides WriteTo.

@@ -122,8 +122,9 @@ type upload struct {
 	path   string
 	small  []byte   // what has arrived, while there is no file
 	file   *os.File // nil: all is in small
-	ahead  int64    // up to here the disk was told to write
-	room   int64    // up to here room was asked for
+	direct direct
+	ahead  int64 // up to here the disk was told to write
+	room   int64 // up to here room was asked for
 	state  *uploadState
 	writer io.Writer
 	// unsound: the hash is not that of what the file holds.
@@ -276,13 +277,13 @@ func (u *upload) writeFile(p []byte) (int, error) {
 		durable.Reserve(u.file, u.room, reserveAhead)
 		u.room += reserveAhead
 	}
-	n, err := u.writer.Write(p)
+	n, err := u.put(p)
 	if err != nil {
 		// The file's offset is where the bytes that were taken end, whatever the system did.
 		u.file.Truncate(u.state.size + int64(n))
 		u.file.Seek(u.state.size+int64(n), io.SeekStart)
 	}
-	if reached := u.state.size + int64(n); reached-u.ahead >= writeAhead {
+	if reached := u.state.size + int64(n); reached-u.ahead >= writeAhead && u.direct.file == nil {
 		durable.StartSync(u.file, u.ahead, reached-u.ahead)
 		u.ahead = reached
 	}
@@ -386,7 +387,7 @@ func (u *upload) Close() error {
 		return err
 	}
 	u.over = true
-	err = u.file.Close()
+	err = u.closeFile()
 	if u.unsound {
 		u.state.hash = nil
 	}
@@ -405,17 +406,22 @@ func (u *upload) Cancel(context.Context) error {
 // upload finds it gone; and it is closed before, because not every system removes an open file.
 func (u *upload) drop() {
 	if u.file != nil {
-		u.file.Close()
+		u.closeFile()
 		u.repo.layout.dir.Root().Remove(u.path)
 	}
 	u.forget()
+}
+
+func (u *upload) closeFile() error {
+	u.direct.end()
+	return u.file.Close()
 }
 
 // forget lets go of all but the file.
 func (u *upload) forget() {
 	u.over = true
 	if u.file != nil {
-		u.file.Close()
+		u.closeFile()
 	}
 	u.state.hash = nil
 	u.repo.layout.uploads.release(u.path, u.state)

@@ -293,6 +293,28 @@ func (d *Dir) SyncAll() error {
 	return d.Step(OpSync, ".", func() error { return syncAll(d.self) })
 }
 
+// DirectUnit is what offset, length and memory address of a write to a file from OpenDirect must be
+// multiples of.
+const DirectUnit = 4096
+
+// ErrNoDirect is returned by OpenDirect where the system or the file system cannot do it.
+var ErrNoDirect = errors.New("no direct writing here")
+
+// OpenDirect opens a file, to be written past the system's memory: what is written goes to the disk at
+// once, without a copy, and who writes waits for that. It is not flushed: see SyncFile.
+//
+// Errors: ErrNoDirect.
+func (d *Dir) OpenDirect(name string) (*os.File, error) { return openDirect(d.root, name) }
+
+// WriteAt writes to an open file of this directory, in a step that can be made to fail.
+func (d *Dir) WriteAt(f *os.File, name string, p []byte, offset int64) (n int, err error) {
+	err = d.Step(OpWrite, name, func() error {
+		n, err = f.WriteAt(p, offset)
+		return err
+	})
+	return n, err
+}
+
 // Reserve asks for room on the disk for a range behind a file's end, so that writing there finds it in
 // one piece. The file does not get longer. Where the system cannot do it nothing happens.
 // [os.File.Truncate] to the file's own size gives back what was not used.

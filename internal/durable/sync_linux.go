@@ -36,6 +36,14 @@ func control(f *os.File, do func(fd int)) {
 	}
 }
 
+func openDirect(root *os.Root, name string) (*os.File, error) {
+	f, err := root.OpenFile(name, os.O_WRONLY|unix.O_DIRECT, 0)
+	if errors.Is(err, unix.EINVAL) {
+		return nil, ErrNoDirect
+	}
+	return f, err
+}
+
 func exchange(root *os.Root, a, b string) error {
 	return rename(root, a, b, unix.RENAME_EXCHANGE)
 }

@@ -21,6 +21,8 @@ func startSync(*os.File, int64, int64) {}
 
 func reserve(*os.File, int64, int64) error { return nil }
 
+func openDirect(*os.Root, string) (*os.File, error) { return nil, ErrNoDirect }
+
 func exchange(*os.Root, string, string) error { return ErrNoExchange }
 
 func moveNew(root *os.Root, from, to string) error { return moveIfFree(root, from, to) }

@@ -1,0 +1,68 @@
+package ocilayout
+
+import (
+	"os"
+	"time"
+	"unsafe"
+
+	"github.com/berthoci/berth/internal/durable"
+)
+
+const (
+	// directAfter is how much of an upload has arrived when the rest is written past the system's memory:
+	// of a large blob a copy there is seldom worth what it costs to make, and what it pushes out.
+	directAfter = 8 << 20
+	// directTrial is after how many bytes the disk must have shown that it is not what an upload waits
+	// for. A slower one than directRate, in bytes a second, is written to through the system's memory.
+	directTrial = 16 << 20
+	directRate  = 400 << 20
+)
+
+// direct is how an upload writes past the system's memory.
+type direct struct {
+	file    *os.File // nil: it does not
+	refused bool
+	bytes   int64
+	took    time.Duration
+}
+
+// put writes p behind what has arrived.
+func (u *upload) put(p []byte) (n int, err error) {
+	if !u.goesDirect(p) {
+		return u.writer.Write(p)
+	}
+	start := time.Now()
+	n, err = u.repo.layout.dir.WriteAt(u.direct.file, u.path, p, u.state.size)
+	u.direct.took += time.Since(start)
+	u.direct.bytes += int64(n)
+	if _, seekErr := u.file.Seek(u.state.size+int64(n), 0); err == nil {
+		err = seekErr
+	}
+	return n, err
+}
+
+// goesDirect reports whether p can be written past the system's memory, and should.
+func (u *upload) goesDirect(p []byte) bool {
+	d := &u.direct
+	unit := u.state.size | int64(len(p)) | int64(uintptr(unsafe.Pointer(unsafe.SliceData(p))))
+	if len(p) == 0 || d.refused || u.state.size < directAfter || unit%durable.DirectUnit != 0 {
+		return false
+	}
+	if d.file == nil {
+		var err error
+		d.file, err = u.repo.layout.dir.OpenDirect(u.path)
+		d.refused = err != nil
+	}
+	if d.bytes >= directTrial && float64(d.bytes) < directRate*d.took.Seconds() {
+		d.end()
+	}
+	return !d.refused
+}
+
+// end goes on through the system's memory.
+func (d *direct) end() {
+	if d.file != nil {
+		d.file.Close()
+	}
+	d.file, d.refused = nil, true
+}
