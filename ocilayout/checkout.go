@@ -27,8 +27,9 @@ const heldPath = control.Dir + "/held"
 // out of index.json leaves the layout, and so does what it deleted.
 func (l *Layout) Checkout(ctx context.Context) (done func(context.Context) error, err error) {
 	held, let, err := l.holdStill(ctx)
+	var before absent
 	if err == nil {
-		if err = l.prepareCheckout(held); err != nil {
+		if before, err = l.prepareCheckout(held); err != nil {
 			err = errors.Join(err, l.restoreHeld())
 			let()
 		}
@@ -42,8 +43,29 @@ func (l *Layout) Checkout(ctx context.Context) (done func(context.Context) error
 			return ErrClosed
 		}
 		defer let()
-		return l.endCheckout(ctx)
+		return l.endCheckout(ctx, before)
 	}, nil
+}
+
+// absent is what the index speaks of and is not there.
+type absent struct{ manifests, blobs []entry }
+
+// since leaves out what was absent before.
+func (a absent) since(before absent) absent {
+	return absent{newSince(a.manifests, before.manifests), newSince(a.blobs, before.blobs)}
+}
+
+func newSince(now, before []entry) (since []entry) {
+	known := map[string]bool{}
+	for _, e := range before {
+		known[e.repo+"@"+string(e.digest)] = true
+	}
+	for _, e := range now {
+		if !known[e.repo+"@"+string(e.digest)] {
+			since = append(since, e)
+		}
+	}
+	return since
 }
 
 // holdStill waits for what is being written, and keeps everybody from writing until let is called.
@@ -74,14 +96,23 @@ func (l *Layout) holdStill(ctx context.Context) (_ context.Context, let func(), 
 	}), nil
 }
 
-func (l *Layout) prepareCheckout(ctx context.Context) error {
+// prepareCheckout brings the directory up to date, and gives a second name to what index.json does not
+// lead to. It returns what is missing already.
+func (l *Layout) prepareCheckout(ctx context.Context) (before absent, err error) {
 	if err := l.publisher.flushInTurn(ctx); err != nil {
-		return err
+		return before, err
 	}
 	if err := errors.Join(l.restoreHeld(), l.dir.MkdirAll(heldPath, 0o700)); err != nil {
-		return err
+		return before, err
 	}
-	c := &collection{layout: l, needed: newDigestSet(), traces: newDigestSet()}
+	if err := l.holdUnnamed(ctx); err != nil {
+		return before, err
+	}
+	return l.absent(ctx)
+}
+
+func (l *Layout) holdUnnamed(ctx context.Context) error {
+	c := &collection{layout: l, needed: newDigestSet(), traces: newDigestSet(), named: true}
 	if err := c.mark(ctx, nil); err != nil {
 		return err
 	}
@@ -110,7 +141,7 @@ func (l *Layout) holdBlob(d digest.Digest) error {
 }
 
 // endCheckout takes in what was done to the directory.
-func (l *Layout) endCheckout(ctx context.Context) error {
+func (l *Layout) endCheckout(ctx context.Context, before absent) error {
 	if err := l.restoreHeld(); err != nil {
 		return err
 	}
@@ -119,7 +150,11 @@ func (l *Layout) endCheckout(ctx context.Context) error {
 	if err := l.publisher.mergeOutside(ctx); err != nil {
 		return err
 	}
-	if err := l.dropMissing(ctx); err != nil {
+	now, err := l.absent(ctx)
+	if err != nil {
+		return err
+	}
+	if err := l.drop(ctx, now.since(before)); err != nil {
 		return err
 	}
 	return l.publisher.flushInTurn(ctx)
@@ -155,23 +190,27 @@ func (l *Layout) restoreHeld() error {
 	return nil
 }
 
-// dropMissing forgets what was deleted: manifests and blobs whose files are gone.
-func (l *Layout) dropMissing(ctx context.Context) error {
-	manifests, err := l.missing(ctx, bucketManifests, readManifestEntry)
-	if err != nil {
-		return err
+// absent returns the manifests and blobs whose files are gone.
+func (l *Layout) absent(ctx context.Context) (now absent, err error) {
+	if now.manifests, err = l.missing(ctx, bucketManifests, readManifestEntry); err != nil {
+		return now, err
 	}
-	blobs, err := l.missing(ctx, bucketBlobs, readBlobEntry)
-	if err != nil || len(manifests)+len(blobs) == 0 {
-		return err
+	now.blobs, err = l.missing(ctx, bucketBlobs, readBlobEntry)
+	return now, err
+}
+
+// drop forgets what was deleted.
+func (l *Layout) drop(ctx context.Context, gone absent) error {
+	if len(gone.manifests)+len(gone.blobs) == 0 {
+		return nil
 	}
 	return l.writer.commitAlways(ctx, change{write: func(tx *bolt.Tx, gen uint64) error {
-		for _, m := range manifests {
+		for _, m := range gone.manifests {
 			if err := leave(tx, m.repo, m.digest, &m.rec, gen); err != nil {
 				return err
 			}
 		}
-		for _, b := range blobs {
+		for _, b := range gone.blobs {
 			if err := forgetBlob(tx, b.digest); err != nil {
 				return err
 			}

@@ -129,7 +129,8 @@ func (l *Layout) openPrepared(clean bool) error {
 		return err
 	}
 	db.setDurability(l.mode())
-	if err := errors.Join(l.dir.Bequeath(indexPath), db.prepare()); err != nil {
+	l.dir.Bequeath(indexPath)
+	if err := db.prepare(); err != nil {
 		return errors.Join(err, db.Close())
 	}
 	l.db = db
@@ -243,7 +244,11 @@ func formatOf(tx *bolt.Tx) (int, error) {
 	if meta == nil {
 		return 0, nil
 	}
-	return strconv.Atoi(string(meta.Get(metaFormat)))
+	format, err := strconv.Atoi(string(meta.Get(metaFormat)))
+	if err != nil {
+		return 0, fmt.Errorf("%w: it has no format", errDamaged)
+	}
+	return format, nil
 }
 
 func empty(tx *bolt.Tx) error {

@@ -53,6 +53,11 @@ func (l *Layout) Raise(ctx context.Context, d Durability) error {
 	if d <= l.mode() {
 		return nil
 	}
+	leave, err := l.writer.enter(ctx) // not while another program has the directory
+	if err != nil {
+		return err
+	}
+	defer leave()
 	if err := l.writer.between(ctx, l.raise); err != nil {
 		return fmt.Errorf("raise durability to %s: %w", d, err)
 	}

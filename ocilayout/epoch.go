@@ -76,7 +76,9 @@ func (e *epoch) renew(mode Durability) error {
 	if !e.marked {
 		return nil
 	}
-	return e.write(control.Epoch{Mode: mode.String()})
+	err := e.write(control.Epoch{Mode: mode.String()})
+	e.marked = err == nil // what is there after a failure is not known: the next change writes it again
+	return err
 }
 
 // end says on disk how the index was left.

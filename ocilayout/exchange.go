@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"io/fs"
+	"path"
+	"strings"
 	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -30,9 +32,15 @@ const (
 // indexPrefix begins the name of every file in ingest/ that is to be index.json, or was.
 const indexPrefix = ".index-"
 
+// outgoingName is the name of a file that was index.json and has been merged, by its checksum: where that
+// does not hold, it was written to since.
+func outgoingName(checksum string) string {
+	return ingestPath + "/" + indexPrefix + checksum + "-" + rand.Text()
+}
+
 // left merges the files that were index.json when the last process ended without Close: it may not have
 // come to look at them. One that is as berth wrote it has nothing to tell, and may be one that was yet to
-// be index.json: what it names was not flushed then.
+// be index.json: what it names was not flushed then. One that was merged tells nothing new.
 func (p *publisher) left(ctx context.Context) error {
 	files, err := fs.Glob(p.layout.dir.Root().FS(), ingestPath+"/"+indexPrefix+"*")
 	if err != nil {
@@ -40,7 +48,7 @@ func (p *publisher) left(ctx context.Context) error {
 	}
 	for _, name := range files {
 		file, err := p.layout.readIndexFile(name, nil)
-		if err == nil && !file.untouched {
+		if err == nil && !file.untouched && !strings.HasPrefix(path.Base(name), indexPrefix+file.Checksum) {
 			err = p.merge(ctx, name, file, 0)
 			p.wake()
 		}
@@ -71,6 +79,9 @@ func (p *publisher) exchange(ctx context.Context, next projected, temp string) (
 	flushed := err
 	known := p.last
 	p.last = next
+	if flushed != nil {
+		p.last.Generation = 0 // so that there is another one
+	}
 	if old == "" {
 		return true, flushed
 	}
@@ -99,7 +110,7 @@ func (p *publisher) swap(ctx context.Context, temp string) (old string, swapped 
 	case errors.Is(err, fs.ErrNotExist):
 	case errors.Is(err, durable.ErrNoExchange):
 		// A second name keeps the file for whoever has it open, and for us to look at.
-		old = ingestPath + "/" + indexPrefix + rand.Text()
+		old = outgoingName(p.last.Checksum)
 		if err := dir.Root().Link(v1.ImageIndexFile, old); err != nil {
 			old = ""
 		}
@@ -171,6 +182,12 @@ func (p *publisher) lookAt(ctx context.Context, o *outgoing) (merged bool, err e
 		return false, err
 	}
 	merged, o.known, err = p.mergeFile(ctx, o.name, o.known)
+	if merged {
+		now := outgoingName(o.known.Checksum)
+		if p.layout.dir.Root().Rename(o.name, now) == nil {
+			o.name = now
+		}
+	}
 	return merged, err
 }
 

@@ -21,6 +21,8 @@ type check struct {
 	layout *Layout
 	repair bool
 
+	judging sync.Mutex // held by who decides about a manifest that is damaged
+
 	mu     sync.Mutex // guards the field below
 	report berth.FsckReport
 }
@@ -196,6 +198,8 @@ func (c *check) checkManifest(ctx context.Context, e entry) error {
 	if wrong == nil {
 		return c.layout.findManifest(ctx, e)
 	}
+	c.judging.Lock() // the same manifest may be that of another repository
+	defer c.judging.Unlock()
 	if !c.layout.recent.seize(e.digest) {
 		return ctx.Err()
 	}
@@ -219,22 +223,17 @@ func (l *Layout) loseManifest(ctx context.Context, e entry) error {
 		if !has(tx, bucketManifests, key(e.repo, string(e.digest))) {
 			return nil
 		}
-		return mark(tx, bucketLost, key(e.repo, string(e.digest)))
+		return mark(tx, bucketLost, key(string(e.digest)))
 	}})
 }
 
 // findManifest lets index.json name a manifest again whose file somebody has put back.
 func (l *Layout) findManifest(ctx context.Context, e entry) error {
-	lost := false
-	l.db.View(func(tx *bolt.Tx) error {
-		lost = isLost(tx, e.repo, e.digest)
-		return nil
-	})
-	if !lost {
+	if !l.lost(e.digest) {
 		return ctx.Err()
 	}
 	return l.writer.commit(ctx, change{write: func(tx *bolt.Tx, _ uint64) error {
-		return remove(tx, bucketLost, key(e.repo, string(e.digest)))
+		return remove(tx, bucketLost, key(string(e.digest)))
 	}})
 }
 

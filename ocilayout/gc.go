@@ -33,6 +33,8 @@ type collection struct {
 	grace  time.Duration
 	needed digestSet
 	traces digestSet // of manifests that were removed: their files are ours
+	// named: what index.json does not lead to is not needed.
+	named bool
 	// sparing: a client of an earlier owner may have been told of any blob.
 	sparing bool
 	// seen counts the files that were found in blobs/, swept those of them that were removed.
@@ -162,13 +164,22 @@ func (c *collection) mark(ctx context.Context, ended map[string]bool) error {
 		if m.digest == "" || ended[string(key(m.repo, string(m.digest)))] {
 			continue
 		}
+		if c.named && c.layout.lost(m.digest) {
+			continue
+		}
 		c.needed.add(m.digest)
 		for _, child := range m.rec.Children {
 			c.needed.add(child)
 		}
 	}
 	return c.layout.db.View(func(tx *bolt.Tx) error {
-		if err := tx.Bucket(bucketForeign).ForEach(func(_, v []byte) error { return c.markForeign(v) }); err != nil {
+		if err := tx.Bucket(bucketForeign).ForEach(func(k, v []byte) error {
+			var rec foreignRecord
+			if err := decode(k, v, &rec); err != nil {
+				return err
+			}
+			return c.markForeign(rec.Raw)
+		}); err != nil {
 			return err
 		}
 		return tx.Bucket(bucketGone).ForEach(func(k, _ []byte) error {
@@ -182,27 +193,43 @@ func (c *collection) mark(ctx context.Context, ended map[string]bool) error {
 
 var anyDigest = regexp.MustCompile(`sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}`)
 
-// markForeign keeps all that an entry of index.json may lead to that is not understood: every digest
-// in it, and in what these name.
+// markForeign keeps all that an entry of index.json may lead to that is not understood.
 func (c *collection) markForeign(data []byte) error {
+	return c.layout.below(data, c.needed, func(digest.Digest) error { return nil })
+}
+
+// below visits every digest in data, and in what these name. Those that are seen already it passes over.
+func (l *Layout) below(data []byte, seen digestSet, visit func(digest.Digest) error) error {
 	for _, found := range anyDigest.FindAll(data, -1) {
 		d := digest.Digest(found)
-		if c.needed.has(d) {
+		if seen.has(d) {
 			continue
 		}
-		c.needed.add(d)
-		if info, err := c.layout.dir.Root().Lstat(blobPath(d)); err != nil || info.Size() > berth.MaxManifestSize {
+		seen.add(d)
+		if err := visit(d); err != nil {
+			return err
+		}
+		if info, err := l.dir.Root().Lstat(blobPath(d)); err != nil || info.Size() > berth.MaxManifestSize || !info.Mode().IsRegular() {
 			continue
 		}
-		below, err := c.layout.dir.Root().ReadFile(blobPath(d))
+		content, err := l.dir.Root().ReadFile(blobPath(d))
 		if err != nil {
 			return err
 		}
-		if err := c.markForeign(below); err != nil {
+		if err := l.below(content, seen, visit); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// lost reports whether a manifest's file was found damaged.
+func (l *Layout) lost(d digest.Digest) (lost bool) {
+	l.db.View(func(tx *bolt.Tx) error {
+		lost = isLost(tx, d)
+		return nil
+	})
+	return lost
 }
 
 // forgetTraces drops what nobody will ask for again.

@@ -447,7 +447,7 @@ func TestTracesAreForgotten(t *testing.T) {
 		}
 	}
 	err := l.writer.commit(t.Context(), change{write: func(tx *bolt.Tx, gen uint64) error {
-		return put(tx, bucketGone, key("app/hello", "v1"), goneRecord{gen, now() - int64(traceFor.Seconds()) - 1})
+		return put(tx, bucketGone, key("app/hello", "v1"), goneRecord{Generation: gen, At: now() - int64(traceFor.Seconds()) - 1})
 	}})
 	if err != nil {
 		t.Fatal(err)

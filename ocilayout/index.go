@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math"
 	"path"
 	"strings"
 	"time"
@@ -30,7 +31,7 @@ var (
 	//                                       digest, repository              → nothing: it is a member
 	bucketReferrers = []byte("referrers") // repository, subject, referrer   → descriptor
 	bucketUsed      = []byte("used")      // repository, digest              → when it was last read
-	bucketLost      = []byte("lost")      // repository, digest              → nothing: the manifest's file was damaged
+	bucketLost      = []byte("lost")      // digest                          → nothing: the manifest's file was damaged
 	bucketForeign   = []byte("foreign")   // number                          → foreignRecord
 
 	buckets = [][]byte{bucketMeta, bucketTags, bucketGone, bucketManifests, bucketBlobs, bucketReferrers,
@@ -59,18 +60,21 @@ type tagRecord struct {
 	Generation uint64        `json:"gen"`
 	Descriptor v1.Descriptor `json:"desc"`
 	Pushed     int64         `json:"at,omitempty"` // seconds since 1970
+	Past       past          `json:"past,omitempty"`
 }
 
 // goneRecord is a tag or an untagged manifest that was removed.
 type goneRecord struct {
 	Generation uint64 `json:"gen"`
 	At         int64  `json:"at"` // seconds since 1970
+	Past       past   `json:"past,omitempty"`
 }
 
-// foreignRecord is JSON of index.json that others wrote, and the generation in which it came.
+// foreignRecord is JSON of index.json that others wrote, and the generation in which it came. It is kept
+// as bytes: inside of a record it could be nested too deep to be read again.
 type foreignRecord struct {
-	Generation uint64          `json:"gen"`
-	Raw        json.RawMessage `json:"raw"`
+	Generation uint64 `json:"gen"`
+	Raw        []byte `json:"raw"`
 }
 
 // manifestRecord is a manifest that is a member of a repository.
@@ -197,7 +201,7 @@ func removeTag(tx *bolt.Tx, repo, tag string, gen uint64) error {
 
 // remember leaves a trace of what was removed: a tag, or a digest.
 func remember(tx *bolt.Tx, repo, what string, gen uint64) error {
-	return put(tx, bucketGone, key(repo, what), goneRecord{gen, now()})
+	return put(tx, bucketGone, key(repo, what), goneRecord{Generation: gen, At: now()})
 }
 
 // dropTag removes a tag and its reverse entry, if it is there.
@@ -217,10 +221,19 @@ func dropTag(tx *bolt.Tx, repo, tag string) error {
 	return remove(tx, bucketTags, key(repo, tag))
 }
 
-// isLost reports whether a repository's manifest is one whose file was found damaged: index.json does not
-// name it until it is pushed again.
-func isLost(tx *bolt.Tx, repo string, d digest.Digest) bool {
-	return has(tx, bucketLost, key(repo, string(d)))
+// isLost reports whether a manifest is one whose file was found damaged: index.json does not name it until
+// it is pushed again.
+func isLost(tx *bolt.Tx, d digest.Digest) bool { return has(tx, bucketLost, key(string(d))) }
+
+// leads reports whether something that index.json names leads to a manifest: a tag, or an index that is
+// not lost.
+func leads(tx *bolt.Tx, repo string, d digest.Digest) (found bool) {
+	scan(tx, span{bucket: bucketManifests, prefix: prefix(repo, string(d))}, math.MaxInt, func(k, _ []byte) error {
+		names := parts(k)
+		found = found || names[2] != byIndex || !isLost(tx, digest.Digest(names[3]))
+		return nil
+	})
+	return found
 }
 
 // rest notes the time at which a manifest lost what led to it.

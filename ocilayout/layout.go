@@ -182,9 +182,7 @@ func (l *Layout) open(ctx context.Context, dir string, opts *Options) (err error
 	if l.owner, err = control.Own(l.dir.Root()); err != nil {
 		return err
 	}
-	if err := l.dir.Bequeath(control.Dir, control.OwnerFile); err != nil {
-		return err
-	}
+	l.dir.Bequeath(control.Dir, control.OwnerFile)
 	if err := l.makeLayout(); err != nil {
 		return err
 	}
@@ -303,9 +301,11 @@ func (l *Layout) release() error {
 func (l *Layout) maintain(ctx context.Context) (_ context.Context, done func(), err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(l.life, func() { cancel(ErrClosed) })
-	if err := l.maintenance.Acquire(ctx, 1); err != nil {
+	if l.maintenance.Acquire(ctx, 1) != nil {
+		stop()
+		err := context.Cause(ctx)
 		cancel(nil)
-		return nil, nil, context.Cause(ctx)
+		return nil, nil, err
 	}
 	return ctx, func() {
 		stop()

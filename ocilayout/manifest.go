@@ -290,7 +290,7 @@ func (p *push) write(tx *bolt.Tx, gen uint64) error {
 		return err
 	}
 	for _, tag := range p.opts.Tags {
-		if err := setTag(tx, p.repo.name, tag, tagRecord{gen, p.desc, now()}); err != nil {
+		if err := setTag(tx, p.repo.name, tag, tagRecord{Generation: gen, Descriptor: p.desc, Pushed: now()}); err != nil {
 			return err
 		}
 	}
@@ -314,7 +314,7 @@ func enter(tx *bolt.Tx, repo string, desc v1.Descriptor, doc *manifest.Document)
 			return err
 		}
 	}
-	return errors.Join(retype(tx, repo, desc), remove(tx, bucketGone, key(repo, d)), remove(tx, bucketLost, key(repo, d)),
+	return errors.Join(retype(tx, repo, desc), remove(tx, bucketGone, key(repo, d)), remove(tx, bucketLost, key(d)),
 		put(tx, bucketManifests, key(repo, d), rec))
 }
 
@@ -374,7 +374,7 @@ func leave(tx *bolt.Tx, repo string, d digest.Digest, rec *manifestRecord, gen u
 	if rec.Subject != "" {
 		errs = append(errs, remove(tx, bucketReferrers, key(repo, string(rec.Subject), string(d))))
 	}
-	errs = append(errs, remove(tx, bucketUsed, key(repo, string(d))), remove(tx, bucketLost, key(repo, string(d))), remember(tx, repo, string(d), gen))
+	errs = append(errs, remove(tx, bucketUsed, key(repo, string(d))), remember(tx, repo, string(d), gen))
 	return errors.Join(append(errs, remove(tx, bucketManifests, key(repo, string(d))))...)
 }
 

@@ -35,14 +35,21 @@ const mergeBatch = 512
 // far as can be known, and removes nothing; so was one that names another layout.
 // What is listed but cannot be understood stays listed as it is.
 func (p *publisher) merge(ctx context.Context, name string, file *indexFile, base uint64) error {
-	now, id, err := p.whatIs()
+	is, err := p.whatIs()
 	if err != nil {
 		return err
 	}
-	m := &merger{layout: p.layout, ctx: ctx, floor: file.Generation + 1, fresh: now == 0, base: base, removes: p.exact,
-		named: map[string]bool{}, others: file.others}
-	if file.says && file.layout == id && !m.fresh {
+	m := &merger{layout: p.layout, ctx: ctx, fresh: is.generation == 0, base: base, removes: p.exact,
+		named: map[string]bool{}, understood: map[string]bool{}, hidden: map[string]bool{}, below: newDigestSet(), others: file.others}
+	m.ours = file.says && file.layout == is.layout
+	if m.ours && !m.fresh {
 		m.base, m.removes = file.Generation, true
+	}
+	if m.ours || m.fresh {
+		m.floor = file.Generation + 1
+	}
+	if err := m.findHidden(); err != nil {
+		return err
 	}
 	defer m.release()
 	again, err := p.layout.readIndexFile(name, m.take)
@@ -59,6 +66,7 @@ func (p *publisher) merge(ctx context.Context, name string, file *indexFile, bas
 type merger struct {
 	layout  *Layout
 	ctx     context.Context // of the one call that it is for
+	ours    bool            // the file names a generation of this layout
 	fresh   bool            // the index knows nothing, and is to look so until all is merged
 	floor   uint64          // a fresh index goes on counting where the lost one ended
 	taken   uint64          // entries of a fresh index: what comes later in the file counts as newer
@@ -68,7 +76,24 @@ type merger struct {
 	foreign []json.RawMessage
 	others  map[string]string // annotations of the file
 	named   map[string]bool   // keys of all that the file lists
-	held    []func()          // lets go of what must not be collected before it is merged
+	// understood are those of them that are entries which are understood
+	understood map[string]bool
+	hidden     map[string]bool // entries that index.json did not show, because a tag has the name
+	below      digestSet       // what is held for entries that are not understood
+	held       []func()        // lets go of what must not be collected before it is merged
+}
+
+func (m *merger) findHidden() error {
+	return m.layout.db.View(func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketForeign).ForEach(func(k, v []byte) error {
+			var rec foreignRecord
+			err := decode(k, v, &rec)
+			if name := tagKeyOf(rec.Raw); name != nil {
+				m.hidden[string(k)] = has(tx, bucketTags, name)
+			}
+			return err
+		})
+	})
 }
 
 // release lets a collection have what is merged, or will not be.
@@ -146,12 +171,10 @@ func (m *merger) take(raw json.RawMessage) error {
 	}
 	if err != nil {
 		m.layout.log.Info("index.json entry left as it is", "err", err)
-		m.named[string(tagKeyOf(raw))] = true
-		plain, err := json.Marshal(raw) // however the other program sets its JSON
-		m.foreign = append(m.foreign, plain)
-		return err
+		return m.takeForeign(raw)
 	}
 	m.named[string(entry.key())] = true
+	m.understood[string(entry.key())] = true
 	if entry.known {
 		return nil
 	}
@@ -160,6 +183,26 @@ func (m *merger) take(raw json.RawMessage) error {
 		return nil
 	}
 	return m.flush()
+}
+
+// takeForeign keeps an entry that is not understood, and all that it may lead to. If what it names is there, a
+// tag of that name gives way to it; a broken entry hides behind the tag.
+func (m *merger) takeForeign(raw json.RawMessage) error {
+	var desc v1.Descriptor
+	there := false
+	if json.Unmarshal(raw, &desc) == nil && desc.Digest.Validate() == nil {
+		info, err := m.layout.dir.Root().Lstat(blobPath(desc.Digest))
+		there = err == nil && info.Mode().IsRegular() && info.Size() == desc.Size
+	}
+	if !there {
+		m.named[string(tagKeyOf(raw))] = true
+	}
+	plain, err := json.Marshal(raw) // however the other program sets its JSON
+	m.foreign = append(m.foreign, plain)
+	if err != nil {
+		return err
+	}
+	return m.layout.below(raw, m.below, m.hold)
 }
 
 // isTrouble reports whether an entry was not looked at to the end, for reasons that are not its own.
@@ -204,7 +247,7 @@ func (m *merger) understand(raw json.RawMessage) (*outside, error) {
 	} else if repo := desc.Annotations[annotationRepository]; berth.ValidateRepository(repo) == nil {
 		entry.repo = repo
 	}
-	if entry.tag != "" && m.named[string(entry.key())] {
+	if entry.tag != "" && m.understood[string(entry.key())] {
 		entry.tag = "" // the first of two entries has the name, the other is kept without
 	}
 	entry.desc.Annotations = othersAnnotations(desc.Annotations)
@@ -334,24 +377,35 @@ func (m *merger) writeEntry(tx *bolt.Tx, entry *outside, gen uint64) error {
 	if _, err := get(tx, bucketManifests, key(entry.repo, string(entry.desc.Digest)), &held); err != nil {
 		return err
 	}
-	entry.desc.MediaType = held.MediaType
+	entry.desc.MediaType, entry.desc.Size = held.MediaType, held.Size
+	next := tagRecord{Generation: gen, Descriptor: entry.desc, Pushed: time.Now().Unix()}
 	if m.fresh {
-		gen = entry.moved
+		next.Generation = entry.moved
 	}
-	return setTag(tx, entry.repo, entry.tag, tagRecord{gen, entry.desc, time.Now().Unix()})
+	if m.ours || !m.fresh {
+		next.Past = now.Past.with(place{now.Generation, now.Descriptor.Digest})
+	}
+	return setTag(tx, entry.repo, entry.tag, next)
 }
 
-// follows decides for one entry whether the file's word counts. It returns where the tag points now.
+// follows decides for one entry whether the file's word counts. It returns where the tag points now, or
+// that and since when it points nowhere.
 func (m *merger) follows(tx *bolt.Tx, entry *outside) (now tagRecord, follow bool, err error) {
 	if entry.tag != "" {
 		found, err := get(tx, bucketTags, entry.key(), &now)
 		if err != nil || found {
-			return now, now.Generation <= m.base && !entry.is(now.Descriptor), err
+			return now, !entry.is(now.Descriptor) && m.counts(now.Generation, now.Past, entry.desc.Digest), err
 		}
 	}
 	var gone goneRecord
 	_, err = get(tx, bucketGone, entry.key(), &gone)
-	return now, gone.Generation <= m.base, err
+	now.Generation, now.Past = gone.Generation, gone.Past
+	return now, m.counts(gone.Generation, gone.Past, entry.desc.Digest), err
+}
+
+// counts decides whether the file's word counts for a tag that last moved in a generation.
+func (m *merger) counts(moved uint64, before past, to digest.Digest) bool {
+	return moved <= m.base || before.changes(m.base, to)
 }
 
 // enterOutside makes a manifest and its blobs members of a repository. The blobs are not believed
@@ -406,7 +460,7 @@ func (m *merger) isUnlisted(k, v []byte) ([]byte, error) {
 	if m.named[string(k)] {
 		return nil, nil
 	}
-	if err := decode(k, v, &rec); err != nil || rec.Generation > m.base {
+	if err := decode(k, v, &rec); err != nil || !m.counts(rec.Generation, rec.Past, "") {
 		return nil, err
 	}
 	return bytes.Clone(k), nil
@@ -421,10 +475,14 @@ func (m *merger) endTags(tx *bolt.Tx, keys [][]byte, gen uint64) error {
 		if err != nil {
 			return err
 		}
-		if !found || now.Generation > m.base || isLost(tx, firstPart(k), now.Descriptor.Digest) {
+		if !found || !m.counts(now.Generation, now.Past, "") || isLost(tx, now.Descriptor.Digest) {
 			continue
 		}
-		if err := removeTag(tx, firstPart(k), lastPart(k), gen); err != nil {
+		if err := dropTag(tx, firstPart(k), lastPart(k)); err != nil {
+			return err
+		}
+		gone := goneRecord{gen, time.Now().Unix(), now.Past.with(place{now.Generation, now.Descriptor.Digest})}
+		if err := put(tx, bucketGone, k, gone); err != nil {
 			return err
 		}
 	}
@@ -446,7 +504,7 @@ func (m *merger) writeForeign(tx *bolt.Tx, gen uint64) error {
 			return err
 		}
 		sum := sha256.Sum256(rec.Raw)
-		if _, found := listed[sum]; !found && m.removes && rec.Generation <= m.base {
+		if _, found := listed[sum]; !found && m.removes && !m.hidden[string(k)] && rec.Generation <= m.base {
 			gone = append(gone, bytes.Clone(k))
 		}
 		delete(listed, sum)

@@ -171,8 +171,9 @@ func (h *history) write(t *rapid.T, index *v1.Index, atRest bool) {
 // blobs/, also where the repository has the manifest; and an entry that leads nowhere changes nothing and stays.
 func (h *history) merge(t *rapid.T, index *v1.Index, base int, removes bool) {
 	listed, nowhereNow := map[string]bool{}, map[string]bool{}
+	before := h.modelTags(t)
 	for _, desc := range h.news(t, index) {
-		if h.moved[entryName(desc)] <= base {
+		if h.counts(t, entryName(desc), base, desc.Digest) {
 			h.take(t, repositoryOf(desc), desc)
 		}
 	}
@@ -184,20 +185,20 @@ func (h *history) merge(t *rapid.T, index *v1.Index, base int, removes bool) {
 				h.foreign[name] = h.clock
 			}
 			nowhereNow[name] = true
-		} else if name != "" && h.moved[name] <= base && h.modelTags(t)[name] != desc.Digest {
+		} else if name != "" && h.modelTags(t)[name] != desc.Digest && h.counts(t, name, base, desc.Digest) {
 			h.tag(t, name, desc.Digest)
 		}
 	}
 	for name, came := range h.foreign {
-		if removes && !nowhereNow[name] && came <= base {
+		if removes && !nowhereNow[name] && before[name] == "" && came <= base {
 			delete(h.foreign, name)
 		}
 	}
 	for name := range h.modelTags(t) {
-		if removes && !listed[name] && h.moved[name] <= base {
+		if removes && !listed[name] && h.counts(t, name, base, "") {
 			repo, tag := splitRefName(name)
+			h.movesOutside(t, name)
 			must(t, h.modelOf(t, repo).Untag(t.Context(), tag, nil))
-			h.moved[name] = h.clock
 		}
 	}
 }
@@ -232,8 +233,41 @@ func entryName(desc v1.Descriptor) string {
 // tag moves a tag of the model to a manifest that is there.
 func (h *history) tag(t *rapid.T, name string, d digest.Digest) {
 	repo, tag := splitRefName(name)
+	h.movesOutside(t, name)
 	m, _ := h.holds(t, repo, d)
 	h.pushToModel(t, repo, m.Raw, &berth.PushOptions{MediaType: m.Descriptor.MediaType, Digest: d, Tags: []string{tag}, AllowMissing: true})
+}
+
+// counts decides whether the word of a program counts that knew the state at some time: nothing has moved
+// the tag since, or only other programs have, and it wants it elsewhere than it knew it.
+func (h *history) counts(t *rapid.T, name string, base int, to digest.Digest) bool {
+	if h.moved[name] <= base {
+		return true
+	}
+	for _, was := range slices.Backward(h.past[name]) {
+		if was.clock <= base {
+			return was.digest != to
+		}
+	}
+	return false
+}
+
+// movesOutside notes that another program moves a tag.
+func (h *history) movesOutside(t *rapid.T, name string) {
+	was := append(h.past[name], pointed{h.moved[name], h.modelTags(t)[name]})
+	h.past[name] = was[max(0, len(was)-4):]
+	h.moved[name] = h.clock
+}
+
+// pointed is where a tag pointed since some time.
+type pointed struct {
+	clock  int
+	digest digest.Digest
+}
+
+// movesHere notes that the layout was asked to move something.
+func (h *history) movesHere(name string) {
+	delete(h.past, name)
 	h.moved[name] = h.clock
 }
 

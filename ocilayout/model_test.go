@@ -69,6 +69,8 @@ type history struct {
 	moved map[string]int
 	// foreign are the names of entries of index.json that lead nowhere, and when they came.
 	foreign map[string]int
+	// past is where tags pointed before other programs moved them, one after the other.
+	past map[string][]pointed
 }
 
 // copied is index.json as another tool read it at some time.
@@ -80,7 +82,7 @@ type copied struct {
 func newHistory(t *rapid.T) *history {
 	dir, err := os.MkdirTemp("", "layout")
 	must(t, err)
-	h := &history{dir: dir, model: memory.New(), moved: map[string]int{}, foreign: map[string]int{}}
+	h := &history{dir: dir, model: memory.New(), moved: map[string]int{}, foreign: map[string]int{}, past: map[string][]pointed{}}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	t.Cleanup(func() { h.layout.Close() })
 	h.open(t)
@@ -245,7 +247,7 @@ func (h *history) push(t *rapid.T, repo string, raw []byte, opts *berth.PushOpti
 	})
 	for _, tag := range opts.Tags {
 		if err == nil {
-			h.moved[refName(repo, tag)] = h.clock
+			h.movesHere(refName(repo, tag))
 		}
 	}
 }
@@ -272,7 +274,7 @@ func (h *history) untag(t *rapid.T) {
 	}
 	_, err := ask(t, h, repo, func(_ int, r berth.Repository) (any, error) { return nil, r.Untag(t.Context(), tag, opts) })
 	if err == nil {
-		h.moved[refName(repo, tag)] = h.clock
+		h.movesHere(refName(repo, tag))
 	}
 }
 
@@ -283,11 +285,11 @@ func (h *history) deleteManifest(t *rapid.T) {
 	after := h.modelTags(t)
 	for name := range before {
 		if after[name] == "" {
-			h.moved[name] = h.clock
+			h.movesHere(name)
 		}
 	}
 	if err == nil {
-		h.moved[repo+"@"+string(d)] = h.clock
+		h.movesHere(repo + "@" + string(d))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"strconv"
 	"time"
@@ -30,7 +31,7 @@ type indexFile struct {
 }
 
 // maxGeneration is far beyond what any index reaches. A file that names more is not believed.
-const maxGeneration = 1 << 62
+const maxGeneration = 1 << 60
 
 var errNoIndexFile = fmt.Errorf("%w: it is no image index", berth.ErrLayoutInvalid)
 
@@ -160,12 +161,25 @@ func (p *publisher) mergeOutside(ctx context.Context) error {
 		return nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		now, err = projected{}, nil // to be made anew
+		now, err = projected{}, p.mayReplace() // to be made anew
 	}
 	if err == nil {
 		p.last = now
 	}
 	return err
+}
+
+// mayReplace refuses to put an empty index.json in the place of something that is no file, and may lead to
+// all that the layout holds.
+func (p *publisher) mayReplace() error {
+	info, err := p.layout.dir.Root().Lstat(v1.ImageIndexFile)
+	if err != nil || info.Mode().IsRegular() {
+		return nil
+	}
+	if fresh, err := p.isFresh(); err != nil || !fresh {
+		return err
+	}
+	return fmt.Errorf("%w: %s is a %s; put the file itself there", berth.ErrLayoutInvalid, p.layout.path(v1.ImageIndexFile), kindOf(info.Mode()))
 }
 
 // mergeFile merges an index.json, under whatever name it has now, that was last known to be so. It
@@ -180,12 +194,12 @@ func (p *publisher) mergeFile(ctx context.Context, name string, known projected)
 		now.Generation = known.Generation
 		return false, now, nil
 	}
-	gen, id, err := p.whatIs()
+	is, err := p.whatIs()
 	if err != nil {
 		return false, known, err
 	}
 	// One of ours that is newer than the index tells that the index has lost its last changes.
-	if !file.untouched || file.layout != id || file.Generation > gen || gen == 0 {
+	if !file.untouched || file.layout != is.layout || file.Generation > is.generation || is.generation == 0 || !maps.Equal(file.others, is.others) {
 		if err := p.merge(ctx, name, file, known.Generation); err != nil {
 			return false, known, fmt.Errorf("merge %s: %w", p.layout.path(name), err)
 		}

@@ -26,7 +26,6 @@ const (
 	noFreelist   = math.MaxUint64
 	manyFree     = math.MaxUint16 // the count of free pages is in the first of them
 	maxLevels    = 64
-	maxPageBytes = 64 << 20
 )
 
 // walk goes through all pages that a meta page leads to, and finds what bbolt would trip over: a page that
@@ -210,7 +209,7 @@ func (w *walk) page(id uint64) ([]byte, error) {
 		return nil, err
 	}
 	more := uint64(binary.NativeEndian.Uint32(page[12:]))
-	if binary.NativeEndian.Uint64(page) != id || more*uint64(w.meta.pageSize) > maxPageBytes {
+	if binary.NativeEndian.Uint64(page) != id {
 		return nil, damaged("page %d is another", id)
 	}
 	if more == 0 {

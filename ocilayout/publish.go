@@ -2,6 +2,7 @@ package ocilayout
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -238,13 +239,20 @@ func (p *publisher) generation() (gen uint64, err error) {
 	return gen, err
 }
 
-// whatIs returns the index's generation, and the layout's id.
-func (p *publisher) whatIs() (gen uint64, id string, err error) {
+// state is what the index knows that an index.json says of itself.
+type state struct {
+	generation uint64
+	layout     string // the layout's id
+	others     map[string]string
+}
+
+func (p *publisher) whatIs() (is state, err error) {
 	err = p.layout.db.View(func(tx *bolt.Tx) error {
-		gen, id = generation(tx), layoutID(tx)
-		return nil
+		is = state{generation(tx), layoutID(tx), map[string]string{}}
+		_, err := foreignAnnotations(tx, &is.others)
+		return err
 	})
-	return gen, id, err
+	return is, err
 }
 
 // first takes in what was written to index.json while nobody owned the layout. Bringing index.json
@@ -260,10 +268,25 @@ func (p *publisher) first(ctx context.Context) error {
 	if err := p.mergeOutside(ctx); err != nil {
 		return err
 	}
-	if err := p.left(ctx); err != nil || p.last != (projected{}) {
+	if err := p.left(ctx); err != nil {
+		return err
+	}
+	if err := p.settleIn(ctx); err != nil || p.last != (projected{}) {
 		return err
 	}
 	return p.flushInTurn(ctx)
+}
+
+// settleIn gives a layout that was copied an id of its own: from now on the generations of the two are not
+// the same.
+func (p *publisher) settleIn(ctx context.Context) error {
+	found, here := p.layout.epoch.found, p.layout.epoch.here
+	if found.Mode == "" || found.Device == here.Device && found.Inode == here.Inode {
+		return nil
+	}
+	return p.layout.writer.commitAlways(ctx, change{write: func(tx *bolt.Tx, _ uint64) error {
+		return tx.Bucket(bucketMeta).Put(metaLayout, []byte(rand.Text()))
+	}})
 }
 
 // refresh takes in an edit of index.json if there is one, for a reader that has not found what it

@@ -3,7 +3,6 @@ package ocilayout
 import (
 	"bufio"
 	"bytes"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -40,7 +39,7 @@ const (
 // write writes the next index.json beside the one that is there, and flushes it.
 func (p *publisher) write() (next projected, temp string, err error) {
 	dir := p.layout.dir
-	temp = ingestPath + "/" + indexPrefix + rand.Text()
+	temp = outgoingName(p.last.Checksum) // which it has when it is index.json no more
 	f, err := dir.Create(temp, 0o644)
 	if err != nil {
 		return next, "", err
@@ -158,17 +157,22 @@ func (l *listWriter) end() (string, error) {
 
 // tagEntries writes one entry for each tag whose manifest is there.
 func tagEntries(tx *bolt.Tx, list *listWriter) error {
-	first, _ := tx.Bucket(bucketLost).Cursor().First()
+	anyLost := anyLost(tx)
 	return tx.Bucket(bucketTags).ForEach(func(k, v []byte) error {
 		var rec tagRecord
 		if err := decode(k, v, &rec); err != nil {
 			return err
 		}
-		if first != nil && isLost(tx, firstPart(k), rec.Descriptor.Digest) {
+		if anyLost && isLost(tx, rec.Descriptor.Digest) {
 			return nil
 		}
 		return list.add(named(rec, firstPart(k), lastPart(k)))
 	})
+}
+
+func anyLost(tx *bolt.Tx) bool {
+	first, _ := tx.Bucket(bucketLost).Cursor().First()
+	return first != nil
 }
 
 // named gives a tag's descriptor the annotations that say which tag it is.
@@ -204,12 +208,20 @@ func parseRefName(name string) (repo, tag string, ok bool) {
 // unnamedEntries writes an entry for each manifest that neither a tag nor an index leads to. What
 // leads to a manifest stands right behind it.
 func unnamedEntries(tx *bolt.Tx, list *listWriter) error {
+	anyLost := anyLost(tx)
 	c := tx.Bucket(bucketManifests).Cursor()
 	k, v := c.First()
 	for k != nil {
 		own, record := bytes.Clone(k), bytes.Clone(v)
 		k, v = c.Next()
-		if bytes.Count(own, []byte{0}) != 1 || bytes.HasPrefix(k, append(own, 0)) || has(tx, bucketLost, own) {
+		if bytes.Count(own, []byte{0}) != 1 {
+			continue
+		}
+		reached := bytes.HasPrefix(k, append(bytes.Clone(own), 0))
+		if d := digest.Digest(lastPart(own)); anyLost {
+			reached = isLost(tx, d) || reached && leads(tx, firstPart(own), d)
+		}
+		if reached {
 			continue
 		}
 		var rec manifestRecord

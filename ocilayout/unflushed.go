@@ -13,7 +13,9 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/berthoci/berth/internal/durable"
 )
@@ -152,7 +154,7 @@ func (l *Layout) flushBatch(b batch) error {
 		}
 	}
 	if b.all {
-		return l.flushEverything()
+		return l.flushEverything(b)
 	}
 	return l.flushFiles(slices.Collect(maps.Keys(b.files)))
 }
@@ -174,8 +176,9 @@ func (l *Layout) flushFiles(names []string) error {
 	return nil
 }
 
-// flushEverything flushes each file of the layout, where the system has no call for all.
-func (l *Layout) flushEverything() error {
+// flushEverything flushes each file of the layout, where the system has no call for all. It notes in the
+// batch which one failed.
+func (l *Layout) flushEverything(b batch) error {
 	return fs.WalkDir(l.dir.Root().FS(), v1.ImageBlobsDir, func(name string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -183,7 +186,11 @@ func (l *Layout) flushEverything() error {
 		case entry.IsDir():
 			return l.dir.SyncDir(name)
 		case entry.Type().IsRegular():
-			return l.dir.SyncPath(name)
+			err = l.dir.SyncPath(name)
+			if err != nil {
+				b.files[name] = true
+			}
+			return err
 		}
 		return nil
 	})
@@ -198,13 +205,14 @@ func (l *Layout) rewriteBatch(b batch) error {
 		}
 	}
 	if b.all {
-		return l.flushEverything()
+		return l.flushEverything(b)
 	}
 	return nil
 }
 
-// rewrite replaces a blob's file by a copy that is flushed, while its bytes are still in memory. A file
-// that is not what its name says came from outside, and is only flushed.
+// rewrite replaces a blob's file by a copy that is flushed, while its bytes are still in memory. One whose
+// bytes are gone already is put aside, if they were vouched for: it is unknown until it is pushed again.
+// What came from outside is only flushed where it is not what its name says.
 func (l *Layout) rewrite(name string) error {
 	in, err := l.openRegular(name, os.O_RDONLY)
 	if err != nil {
@@ -228,7 +236,22 @@ func (l *Layout) rewrite(name string) error {
 	if err != nil {
 		return err
 	}
-	return l.dir.SyncFile(in, name)
+	if !l.vouched(digestOf(name)) {
+		return l.dir.SyncFile(in, name)
+	}
+	l.log.Error("a blob could not be written to disk, and its bytes are lost: push it again", "digest", digestOf(name))
+	return l.quarantine(name)
+}
+
+// vouched reports whether the index says that a blob's bytes were hashed here.
+func (l *Layout) vouched(d digest.Digest) (vouched bool) {
+	l.db.View(func(tx *bolt.Tx) error {
+		var rec blobRecord
+		found, err := get(tx, bucketBlobs, key(string(d)), &rec)
+		vouched = found && !rec.Unverified
+		return err
+	})
+	return vouched
 }
 
 // settle puts on disk all that the layout holds, and the index with it.

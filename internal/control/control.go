@@ -118,6 +118,9 @@ func command() string {
 // lock that flock takes, which other programs know too.
 func TryLock(dir *os.Root, name string) (*Lock, error) {
 	f, err := dir.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	if errors.Is(err, fs.ErrPermission) {
+		f, err = dir.Open(name) // somebody else's, left behind: a lock needs no right to write
+	}
 	if err != nil {
 		return nil, err
 	}

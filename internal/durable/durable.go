@@ -101,18 +101,14 @@ func Open(dir string) (*Dir, error) {
 type heir struct{ uid, gid int }
 
 // Bequeath gives what others have made here, if it is there, to the owner of the directory, as all that
-// Create and MkdirAll make.
-func (d *Dir) Bequeath(names ...string) error {
+// Create and MkdirAll make. It does what it may.
+func (d *Dir) Bequeath(names ...string) {
 	if d.heir == nil {
-		return nil
+		return
 	}
-	var errs []error
 	for _, name := range names {
-		if err := d.root.Lchown(name, d.heir.uid, d.heir.gid); !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
+		d.root.Lchown(name, d.heir.uid, d.heir.gid)
 	}
-	return errors.Join(errs...)
 }
 
 // Root gives access to the directory for what needs no durability: reading, stat, removing.
@@ -165,7 +161,7 @@ func (d *Dir) Create(name string, perm fs.FileMode) (f *os.File, err error) {
 	err = d.Step(OpCreate, name, func() error {
 		f, err = d.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, perm)
 		if err == nil && d.heir != nil {
-			err = f.Chown(d.heir.uid, d.heir.gid)
+			f.Chown(d.heir.uid, d.heir.gid) // a courtesy, which not every root can do
 		}
 		return err
 	})
@@ -253,7 +249,14 @@ func (d *Dir) MkdirAll(name string, perm fs.FileMode) error {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return errors.Join(d.Bequeath(name), d.SyncDir(path.Dir(name)))
+	d.Bequeath(name)
+	if syncErr := d.SyncDir(path.Dir(name)); syncErr != nil {
+		if err == nil {
+			d.root.Remove(name) // or the next time its name would pass for flushed
+		}
+		return syncErr
+	}
+	return nil
 }
 
 // SyncDir flushes the names in a directory to disk.
