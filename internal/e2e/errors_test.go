@@ -267,7 +267,7 @@ var badSurroundings = []badInput{
 		r.Cleanup(func() { listener.Close() })
 		r.say([]string{"serve", "--addr", listener.Addr().String()}, listener.Addr().String())
 	}},
-	{"an address that others can reach", 1, func(r *trial) {
+	{"an address that others can reach", 2, func(r *trial) {
 		r.say([]string{"serve", "--addr", "0.0.0.0:0"}, "0.0.0.0:0")
 	}},
 	{"a layout that another process pushes to", 1, func(r *trial) {
