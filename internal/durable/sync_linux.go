@@ -2,8 +2,10 @@ package durable
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,37 +46,75 @@ func openDirect(root *os.Root, name string) (*os.File, error) {
 	return f, err
 }
 
-func exchange(root *os.Root, a, b string) error {
-	return rename(root, a, b, unix.RENAME_EXCHANGE)
+func exchange(d *Dir, a, b string) error {
+	return rename(d, a, b, unix.RENAME_EXCHANGE)
 }
 
-func moveNew(root *os.Root, from, to string) error {
-	err := rename(root, from, to, unix.RENAME_NOREPLACE)
+func moveNew(d *Dir, from, to string) error {
+	err := rename(d, from, to, unix.RENAME_NOREPLACE)
 	if errors.Is(err, ErrNoExchange) {
-		return moveIfFree(root, from, to)
+		return moveIfFree(d.root, from, to)
 	}
 	return err
 }
 
 // rename uses the handles of the two directories: a path would be looked up from the process's own
 // root, and through symbolic links.
-func rename(root *os.Root, from, to string, flags uint) error {
-	source, err := root.Open(path.Dir(from))
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-	target, err := root.Open(path.Dir(to))
-	if err != nil {
-		return err
-	}
-	defer target.Close()
-	err = unix.Renameat2(int(source.Fd()), path.Base(from), int(target.Fd()), path.Base(to), flags)
+func rename(d *Dir, from, to string, flags uint) error {
+	err := d.within(from, func(source int) error {
+		return d.within(to, func(target int) error {
+			return unix.Renameat2(source, path.Base(from), target, path.Base(to), flags)
+		})
+	})
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
 		return ErrNoExchange
 	}
-	if err != nil {
-		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: errno}
 	}
-	return nil
+	return err
+}
+
+// within calls do with a handle of the directory that a name lies in. Where the kernel can walk a path that
+// is confined to a directory by itself, getting it takes one call.
+func (d *Dir) within(name string, do func(fd int) error) error {
+	if temp := d.inTemp(name); temp != nil {
+		return withFile(temp.self, do)
+	}
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
+	folder, err := -1, error(nil)
+	control(d.self, func(fd int) { folder, err = unix.Openat2(fd, path.Dir(name), &how) })
+	if err == nil && folder >= 0 {
+		defer unix.Close(folder)
+		return do(folder)
+	}
+	f, err := d.root.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return withFile(f, do)
+}
+
+// withFile calls do with a file's descriptor, which stays what it is meanwhile.
+func withFile(f *os.File, do func(fd int) error) error {
+	err := os.ErrClosed
+	control(f, func(fd int) { err = do(fd) })
+	return err
+}
+
+// createIn makes a file in the directory Temp. It is no file that one waits for, so the runtime's poller
+// need not know it.
+func createIn(temp *folder, name string, perm fs.FileMode) (file *os.File, err error) {
+	err = withFile(temp.self, func(folder int) error {
+		fd, err := unix.Openat(folder, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(perm.Perm()))
+		if err == nil {
+			file = os.NewFile(uintptr(fd), path.Join(temp.root.Name(), name))
+		}
+		return err
+	})
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		err = &fs.PathError{Op: "create", Path: path.Join(temp.root.Name(), name), Err: errno}
+	}
+	return file, err
 }

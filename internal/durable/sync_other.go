@@ -3,6 +3,7 @@
 package durable
 
 import (
+	"io/fs"
 	"os"
 	"runtime"
 )
@@ -23,6 +24,10 @@ func reserve(*os.File, int64, int64) error { return nil }
 
 func openDirect(*os.Root, string) (*os.File, error) { return nil, ErrNoDirect }
 
-func exchange(*os.Root, string, string) error { return ErrNoExchange }
+func createIn(temp *folder, name string, perm fs.FileMode) (*os.File, error) {
+	return temp.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, perm)
+}
 
-func moveNew(root *os.Root, from, to string) error { return moveIfFree(root, from, to) }
+func exchange(*Dir, string, string) error { return ErrNoExchange }
+
+func moveNew(d *Dir, from, to string) error { return moveIfFree(d.root, from, to) }
