@@ -41,11 +41,11 @@ func (p *publisher) merge(ctx context.Context, name string, file *indexFile, bas
 	}
 	m := &merger{layout: p.layout, ctx: ctx, fresh: is.generation == 0, base: base, removes: p.exact,
 		named: map[string]bool{}, understood: map[string]bool{}, hidden: map[string]bool{}, below: newDigestSet(), others: file.others}
-	m.ours = file.says && file.layout == is.layout
-	if m.ours && !m.fresh {
+	ours := file.says && file.layout == is.layout
+	if ours && !m.fresh {
 		m.base, m.removes = file.Generation, true
 	}
-	if m.ours || m.fresh {
+	if ours || m.fresh {
 		m.floor = file.Generation + 1
 	}
 	if err := m.findHidden(); err != nil {
@@ -66,7 +66,6 @@ func (p *publisher) merge(ctx context.Context, name string, file *indexFile, bas
 type merger struct {
 	layout  *Layout
 	ctx     context.Context // of the one call that it is for
-	ours    bool            // the file names a generation of this layout
 	fresh   bool            // the index knows nothing, and is to look so until all is merged
 	floor   uint64          // a fresh index goes on counting where the lost one ended
 	taken   uint64          // entries of a fresh index: what comes later in the file counts as newer
@@ -378,12 +377,10 @@ func (m *merger) writeEntry(tx *bolt.Tx, entry *outside, gen uint64) error {
 		return err
 	}
 	entry.desc.MediaType, entry.desc.Size = held.MediaType, held.Size
-	next := tagRecord{Generation: gen, Descriptor: entry.desc, Pushed: time.Now().Unix()}
+	next := tagRecord{Generation: gen, Descriptor: entry.desc, Pushed: time.Now().Unix(),
+		Past: now.Past.with(place{now.Generation, now.Descriptor.Digest})}
 	if m.fresh {
 		next.Generation = entry.moved
-	}
-	if m.ours || !m.fresh {
-		next.Past = now.Past.with(place{now.Generation, now.Descriptor.Digest})
 	}
 	return setTag(tx, entry.repo, entry.tag, next)
 }
