@@ -2,24 +2,52 @@
 // given bytes, and it does no I/O.
 //
 // A [Document] is what all four formats have in common: a config and layers for one image, or a
-// list of manifests; a subject, an artifact type and annotations where the format has them. Parsing
-// checks what must hold whoever wrote the manifest: that the content is of the kind that the media
-// type says, that every digest and size is one, that nothing is beyond its limit.
+// list of manifests; a subject, an artifact type and annotations where the format has them.
 //
 //	doc, err := manifest.Parse(desc.MediaType, raw)
 //	for _, child := range doc.Successors() {
 //		fmt.Println(child.Digest)
 //	}
 //
-// The rules are those of the OCI image specification (manifest.md, image-index.md, descriptor.md)
-// and of Docker's image manifest version 2, schema 2.
+// [Negotiate] decides what a client is served that says which formats it reads, [Select] finds the
+// image for a platform in an index, [Inspect] reports what an image is. Docker's schema 1 has a
+// package of its own, schema1; here it is only recognised.
+//
+// # What Parse refuses
+//
+// A registry keeps what it is sent, byte for byte, and many programs read it. So Parse is strict
+// where two readers could take the same bytes for different things, and lenient elsewhere. It refuses
+//
+//   - what [CheckJSON] refuses, and a key that only its case tells from one that is read here;
+//   - a media type, declared or its own, that does not fit the other or the content: an image that
+//     lists manifests, an index with a config or layers, a schemaVersion other than 2, fsLayers
+//     (CVE-2021-41190);
+//   - an image without a config;
+//   - a digest that is none, or of an algorithm other than sha256, sha384 and sha512; a size that is
+//     negative or beyond 2^53-1, from where on readers round;
+//   - data that is not what digest and size say: one reader would use it, another fetch the blob;
+//   - urls that are not absolute URIs (RFC 3986): one is enough to make a layer optional;
+//   - media types of descriptors and artifact types of more than 255 characters (RFC 6838, 4.2), or
+//     with others than printable ASCII;
+//   - more than berth.MaxManifestSize bytes, 10 000 children, or 64 urls on one child.
+//
+// It takes, though the image specification asks for more: a manifest without mediaType, a descriptor
+// without mediaType or size, layers or manifests that are missing or null, layers and configs of any
+// media type (an image of 2016 can have the config type "text/html"), an artifact without
+// artifactType, platforms without os, null where something is optional, and unknown members. Known
+// clients write most of these, and readers do not differ over what is not there.
+//
+// # Sources
+//
+// The rules are those of the OCI image specification (manifest.md, image-index.md, descriptor.md,
+// considerations.md), of Docker's image manifest version 2, schema 2, and of the OCI distribution
+// specification; what is taken beyond them is what the distribution-spec conformance suite and known
+// clients push. Negotiation follows RFC 9110, 12.5.1, and the reference registry; platforms match as
+// in containerd.
 package manifest
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"mime"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -34,8 +62,14 @@ const (
 	MediaTypeDockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 
-// maxDescriptors bounds what one manifest may name: far beyond any image, far below what hurts.
-const maxDescriptors = 10_000
+// Docker's media types for manifests of schema 1, which Parse does not take: see package schema1.
+const (
+	MediaTypeSchema1       = "application/vnd.docker.distribution.manifest.v1+json"
+	MediaTypeSchema1Signed = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+)
+
+// mediaTypeDockerConfig is Docker's media type for the config of an image.
+const mediaTypeDockerConfig = "application/vnd.docker.container.image.v1+json"
 
 // Kind tells the two shapes of manifest apart.
 type Kind int
@@ -59,7 +93,7 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
-// KindOf returns the kind of manifest that a media type stands for, or 0 if it is not a manifest's.
+// KindOf returns the kind of manifest that a media type stands for, or 0 if Parse does not take it.
 func KindOf(mediaType string) Kind {
 	switch mediaType {
 	case v1.MediaTypeImageManifest, MediaTypeDockerManifest:
@@ -68,6 +102,11 @@ func KindOf(mediaType string) Kind {
 		return Index
 	}
 	return 0
+}
+
+// IsSchema1 reports whether a media type is one of schema 1.
+func IsSchema1(mediaType string) bool {
+	return mediaType == MediaTypeSchema1 || mediaType == MediaTypeSchema1Signed
 }
 
 // MediaTypes lists the media types that Parse takes, in the order a client should ask for them.
@@ -91,121 +130,6 @@ type Document struct {
 	// ArtifactType is what the manifest says of itself, or empty: see ReferrerType.
 	ArtifactType string
 	Annotations  map[string]string
-}
-
-// Parse reads a manifest. mediaType is what its sender declared, with or without parameters; if it
-// is empty, the manifest's own mediaType field decides, or else its shape.
-//
-// Errors: berth.ErrManifestInvalid; berth.ErrSizeInvalid beyond berth.MaxManifestSize;
-// berth.ErrUnsupported for a media type that is no manifest's.
-func Parse(mediaType string, raw []byte) (*Document, error) {
-	if len(raw) > berth.MaxManifestSize {
-		return nil, fmt.Errorf("manifest has %d bytes, at most %d are allowed: %w", len(raw), berth.MaxManifestSize, berth.ErrSizeInvalid)
-	}
-	var w wire
-	if err := json.Unmarshal(raw, &w); err != nil {
-		return nil, invalid("it is not a JSON object of the right shape: %v", describe(err))
-	}
-	mediaType, err := w.decideType(mediaType)
-	if err != nil {
-		return nil, err
-	}
-	doc := &Document{
-		MediaType: mediaType, Kind: KindOf(mediaType),
-		Config: w.Config, Layers: w.Layers, Manifests: w.Manifests,
-		Subject: w.Subject, ArtifactType: w.ArtifactType, Annotations: w.Annotations,
-	}
-	if err := w.check(doc.Kind); err != nil {
-		return nil, err
-	}
-	return doc, doc.checkDescriptors()
-}
-
-// wire is the union of the four formats as JSON.
-type wire struct {
-	SchemaVersion int               `json:"schemaVersion"`
-	MediaType     string            `json:"mediaType"`
-	ArtifactType  string            `json:"artifactType"`
-	Config        *v1.Descriptor    `json:"config"`
-	Layers        []v1.Descriptor   `json:"layers"`
-	Manifests     []v1.Descriptor   `json:"manifests"`
-	Subject       *v1.Descriptor    `json:"subject"`
-	Annotations   map[string]string `json:"annotations"`
-	FSLayers      json.RawMessage   `json:"fsLayers"`
-}
-
-// decideType settles what the manifest is, from what was declared and from what it says itself.
-func (w *wire) decideType(declared string) (string, error) {
-	if declared != "" {
-		base, _, err := mime.ParseMediaType(declared)
-		if err != nil {
-			return "", fmt.Errorf("media type %.100q does not parse: %w", declared, berth.ErrUnsupported)
-		}
-		declared = base
-	}
-	switch {
-	case declared == "":
-		declared = w.ownType()
-	case w.MediaType != "" && KindOf(declared) != 0 && !strings.EqualFold(w.MediaType, declared):
-		return "", invalid("it was sent as %s, but says that it is %.100s", declared, w.MediaType)
-	}
-	if KindOf(declared) == 0 {
-		return "", fmt.Errorf("%.100q is not a manifest media type that is stored here: %w", declared, berth.ErrUnsupported)
-	}
-	return declared, nil
-}
-
-// ownType is the type that an undeclared manifest has: the mediaType field is optional in OCI's
-// formats, and their shapes do not overlap.
-func (w *wire) ownType() string {
-	switch {
-	case w.MediaType != "":
-		return w.MediaType
-	case w.Manifests != nil:
-		return v1.MediaTypeImageIndex
-	default:
-		return v1.MediaTypeImageManifest
-	}
-}
-
-// check refuses a document that could be read as two kinds: an image with a list of manifests was
-// the way around signature checks in CVE-2021-41190.
-func (w *wire) check(kind Kind) error {
-	switch {
-	case w.SchemaVersion != 2:
-		return invalid("schemaVersion is %d, it must be 2", w.SchemaVersion)
-	case w.FSLayers != nil:
-		return invalid("it has fsLayers, which only schema version 1 has")
-	case kind == Image && w.Manifests != nil:
-		return invalid("it is an image, but lists manifests")
-	case kind == Image && w.Config == nil:
-		return invalid("it is an image without a config")
-	case kind == Index && (w.Config != nil || w.Layers != nil):
-		return invalid("it is an index, but has a config or layers")
-	case len(w.Layers) > maxDescriptors || len(w.Manifests) > maxDescriptors:
-		return invalid("it names more than %d children", maxDescriptors)
-	}
-	return nil
-}
-
-func (d *Document) checkDescriptors() error {
-	for i, desc := range d.all() {
-		if err := berth.ValidateDigest(desc.Digest); err != nil {
-			return invalid("descriptor %d: %v", i, err)
-		}
-		if desc.Size < 0 {
-			return invalid("descriptor %d (%s): its size is negative", i, desc.Digest)
-		}
-	}
-	return nil
-}
-
-func (d *Document) all() []v1.Descriptor {
-	all := d.Successors()
-	if d.Subject != nil {
-		all = append(all, *d.Subject)
-	}
-	return all
 }
 
 // Successors returns the children in the order in which they must exist: config first, then layers;
@@ -240,6 +164,29 @@ func (d *Document) ReferrerType() string {
 	return d.ArtifactType
 }
 
+// Class is what a policy can allow or deny a manifest by: its artifact type, else its config's media
+// type, else its own media type. It is in lower case, for media types do not depend on case, and is
+// never empty. Examples:
+//
+//	application/vnd.oci.image.config.v1+json         an image
+//	application/vnd.docker.container.image.v1+json   an image in Docker's format
+//	application/vnd.oci.image.index.v1+json          an index of images
+//	application/vnd.docker.plugin.v1+json            a plugin of Docker
+//	application/vnd.cncf.helm.config.v1+json         a Helm chart
+//	application/vnd.cncf.notary.signature            a signature of Notation
+//	application/vnd.dev.sigstore.bundle.v0.3+json    a signature of Cosign; one before version 3
+//	                                                 can look like an image
+//
+// The class is what the manifest's author says. A list of what is allowed holds whatever that is; a
+// list of what is denied does not, for an image that runs can carry any artifact type.
+func (d *Document) Class() string {
+	class := d.MediaType
+	if kind := d.ReferrerType(); kind != "" {
+		class = kind
+	}
+	return strings.ToLower(class)
+}
+
 // Descriptor describes raw as a manifest of that media type, by its sha256 digest.
 func Descriptor(mediaType string, raw []byte) v1.Descriptor {
 	return v1.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
@@ -247,6 +194,9 @@ func Descriptor(mediaType string, raw []byte) v1.Descriptor {
 
 // Verify returns berth.ErrDigestInvalid unless raw is what desc describes, in size and digest.
 func Verify(desc v1.Descriptor, raw []byte) error {
+	if err := berth.ValidateDigest(desc.Digest); err != nil {
+		return err
+	}
 	if int64(len(raw)) != desc.Size {
 		return fmt.Errorf("%s has %d bytes, its descriptor says %d: %w", desc.Digest, len(raw), desc.Size, berth.ErrDigestInvalid)
 	}
@@ -258,16 +208,4 @@ func Verify(desc v1.Descriptor, raw []byte) error {
 
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", berth.ErrManifestInvalid, fmt.Sprintf(format, args...))
-}
-
-// describe says what is wrong with JSON without quoting it.
-func describe(err error) string {
-	switch e := err.(type) {
-	case *json.SyntaxError:
-		return fmt.Sprintf("syntax error at byte %d", e.Offset)
-	case *json.UnmarshalTypeError:
-		return fmt.Sprintf("field %q at byte %d cannot be a %s", e.Field, e.Offset, e.Value)
-	}
-	msg, _, _ := bytes.Cut([]byte(err.Error()), []byte("\n"))
-	return fmt.Sprintf("%.100s", msg)
 }

@@ -81,9 +81,9 @@ func TestParseRefuses(t *testing.T) {
 		{"an image that lists manifests", v1.MediaTypeImageManifest, image(`"manifests":[],`), berth.ErrManifestInvalid, "lists manifests"},
 		{"an image without config", v1.MediaTypeImageManifest, `{"schemaVersion":2,"layers":[]}`, berth.ErrManifestInvalid, "without a config"},
 		{"an index with layers", v1.MediaTypeImageIndex, index(`"layers":[],`), berth.ErrManifestInvalid, "config or layers"},
-		{"a digest that is none", "", `{"schemaVersion":2,"config":` + desc("sha256:xyz") + `}`, berth.ErrManifestInvalid, "descriptor 0"},
+		{"a digest that is none", "", `{"schemaVersion":2,"config":` + desc("sha256:xyz") + `}`, berth.ErrManifestInvalid, "config: "},
 		{"a negative size", "", `{"schemaVersion":2,"config":{"digest":"` + configDigest + `","size":-1}}`, berth.ErrManifestInvalid, "negative"},
-		{"a subject that is none", "", image(`"subject":{"digest":"nope"},`), berth.ErrManifestInvalid, "descriptor 2"},
+		{"a subject that is none", "", image(`"subject":{"digest":"nope"},`), berth.ErrManifestInvalid, "subject: "},
 		{"an unknown type", "text/plain", image(""), berth.ErrUnsupported, "text/plain"},
 		{"a type that does not parse", "a/b/c;;", image(""), berth.ErrUnsupported, "does not parse"},
 		{"over the limit", "", strings.Repeat(" ", berth.MaxManifestSize+1), berth.ErrSizeInvalid, "at most"},
@@ -155,24 +155,46 @@ func FuzzParse(f *testing.F) {
 	f.Add("", []byte(image("")))
 	f.Add(v1.MediaTypeImageIndex, []byte(index("")))
 	f.Add("", []byte(`{"schemaVersion":2,"config":null}`))
+	f.Add("", []byte(listWith(`,"platform":{"os":"linux","architecture":"arm"},"urls":["a:b"],"data":"Y2hpbGQ="`)))
+	f.Add(MediaTypeDockerManifest, []byte(image(`"Layers":[],"annotations":{"a":"\u0061"},`)))
 	f.Fuzz(func(t *testing.T, mediaType string, raw []byte) {
 		doc, err := Parse(mediaType, raw)
 		if err != nil {
-			if berth.Code(err) == "" {
-				t.Errorf("an error without a code: %v", err)
+			if berth.Code(err) == "" || doc != nil || len(err.Error()) > 1000 {
+				t.Errorf("an error without a code, with a manifest, or too long: %v", err)
 			}
 			return
 		}
-		for _, d := range doc.Successors() {
-			if d.Digest.Validate() != nil {
-				t.Errorf("a parsed manifest names %q", d.Digest)
-			}
+		if CheckJSON(raw) != nil {
+			t.Error("a parsed manifest is read differently by others")
 		}
+		checkParsed(t, doc)
 	})
 }
 
-func ExampleParse() {
-	doc, err := Parse("", []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`))
-	fmt.Println(doc.Kind, len(doc.Successors()), err)
-	// Output: index 0 <nil>
+// checkParsed checks what holds for every manifest that Parse takes.
+func checkParsed(t *testing.T, doc *Document) {
+	for _, d := range append(doc.Successors(), doc.Required()...) {
+		if d.Digest.Validate() != nil || d.Size < 0 || d.Size > maxSize || d.Data != nil && Verify(d, d.Data) != nil {
+			t.Errorf("a parsed manifest has the child %+v", d)
+		}
+	}
+	if doc.Class() == "" || KindOf(doc.MediaType) != doc.Kind {
+		t.Errorf("it is of class %q, type %q", doc.Class(), doc.MediaType)
+	}
+	child, err := Select(doc, v1.Platform{OS: "linux", Architecture: "amd64"})
+	if err == nil && (child.Platform == nil || isAttestation(&child)) {
+		t.Errorf("selected %+v", child)
+	}
+}
+
+func FuzzReadConfig(f *testing.F) {
+	f.Add([]byte(imageConfigJSON))
+	f.Add([]byte(`{"config":{"Cmd":"sh"},"created":"x","history":[null]}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		r := Report{Layers: make([]ReportedLayer, 1)}
+		if err := r.ReadConfig(raw); err != nil && berth.Code(err) == "" {
+			t.Errorf("an error without a code: %v", err)
+		}
+	})
 }
