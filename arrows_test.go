@@ -18,6 +18,7 @@ const module = "github.com/berthoci/berth"
 var rooms = map[string][]string{
 	".":                         {},
 	"manifest":                  {"."},
+	"manifest/schema1":          {".", "manifest"},
 	"internal/ocirequest":       {"."},
 	"internal/control":          {"."},
 	"internal/durable":          {"."},
