@@ -18,6 +18,13 @@
 // repositories that it was uploaded to or mounted into, and only they can stat, open or reference
 // it. The children of a manifest are checked against the members of its own repository.
 //
+// # Manifests of schema 1
+//
+// The digest of a manifest of Docker's schema 1 is that of its payload: of what its signatures sign.
+// Its descriptor has that digest, and the size of the bytes that are served, signatures included. Only
+// for these is raw not what the digest is of. One that is pushed must have the name of its repository,
+// which in the namespace library may be left out, and the tag that it is pushed to.
+//
 // # Errors
 //
 // Each method lists the errors that a caller may branch on; test for them with [errors.Is]. They
@@ -121,7 +128,8 @@ type ManifestStore interface {
 	Resolve(ctx context.Context, ref string) (v1.Descriptor, error)
 
 	// FetchManifest returns the manifest that ref names, a tag or a digest, in one round trip. The
-	// bytes are those that were pushed, never encoded anew, and hash to the descriptor's digest.
+	// bytes are those that were pushed, never encoded anew, and hash to the descriptor's digest. They
+	// may be shared, and must not be changed.
 	//
 	// Errors: ErrManifestUnknown; ErrDigestInvalid where the bytes are not what was asked for.
 	FetchManifest(ctx context.Context, ref string) (Manifest, error)
@@ -132,6 +140,8 @@ type ManifestStore interface {
 	// Errors: ErrManifestInvalid; ErrManifestBlobUnknown, one joined error for each missing child;
 	// ErrDigestInvalid where opts.Digest is not the digest of raw; ErrTagInvalid; ErrSizeInvalid
 	// beyond MaxManifestSize; ErrPreconditionFailed; ErrUnsupported where the media type is not known.
+	// For a manifest of schema 1 also ErrNameInvalid; ErrManifestInvalid where a signature is wrong, a
+	// parent is missing, or opts.Digest is not of its payload; and ErrBlobUnknown for a missing layer.
 	PushManifest(ctx context.Context, raw []byte, opts *PushOptions) (v1.Descriptor, error)
 
 	// DeleteManifest removes a manifest from this repository, and every tag that points at it.
@@ -210,6 +220,10 @@ type UploadOptions struct {
 	Mount digest.Digest
 	// From is the repository to mount from. Zero: any that the caller may pull from.
 	From string
+	// MayMount says whether the caller may pull from a repository. Where it is false, the blob is not
+	// mounted from there, and is to be uploaded. It may be called at once from several goroutines. Nil:
+	// from all. A remote registry decides that itself, so there a mount from any is not tried.
+	MayMount func(repository string) bool
 }
 
 // PushOptions say what a manifest is and what shall point to it. Nil is the zero value.

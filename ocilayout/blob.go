@@ -151,13 +151,14 @@ func (r *repository) DeleteBlob(ctx context.Context, d digest.Digest) error {
 }
 
 // mount makes a blob of another repository a member of this one. It reports whether it did.
-func (r *repository) mount(ctx context.Context, d digest.Digest, from string) (bool, error) {
+func (r *repository) mount(ctx context.Context, opts *berth.UploadOptions) (bool, error) {
+	d := opts.Mount
 	if err := berth.ValidateDigest(d); err != nil {
 		return false, err
 	}
-	source := r.findHolder(d, from)
+	source, err := r.findHolder(ctx, opts)
 	if source == nil {
-		return false, nil
+		return false, err
 	}
 	release, err := r.layout.recent.hold(ctx, d)
 	if err != nil {
@@ -173,19 +174,26 @@ func (r *repository) mount(ctx context.Context, d digest.Digest, from string) (b
 	return err == nil, err
 }
 
-// findHolder returns the repository to mount from, or nil. An empty from is any that has the blob.
-func (r *repository) findHolder(d digest.Digest, from string) *repository {
-	if from != "" {
-		return &repository{r.layout, from}
+// findHolder returns the repository to mount from, or nil: the one that was named, else the first that
+// has the blob and may be pulled from.
+func (r *repository) findHolder(ctx context.Context, opts *berth.UploadOptions) (*repository, error) {
+	may := func(name string) bool { return opts.MayMount == nil || opts.MayMount(name) }
+	if opts.From != "" {
+		if !may(opts.From) {
+			return nil, nil
+		}
+		return &repository{r.layout, opts.From}, nil
 	}
-	var source *repository
-	r.layout.db.View(func(tx *bolt.Tx) error {
-		return scan(tx, span{bucket: bucketBlobs, prefix: prefix(string(d))}, 1, func(k, _ []byte) error {
-			source = &repository{r.layout, lastPart(k)}
-			return nil
-		})
-	})
-	return source
+	holders := span{bucket: bucketBlobs, prefix: prefix(string(opts.Mount))}
+	for name, err := range pages(ctx, r.layout.db, holders, func(k, _ []byte) (string, error) { return lastPart(k), nil }) {
+		if err != nil {
+			return nil, err
+		}
+		if may(name) {
+			return &repository{r.layout, name}, nil
+		}
+	}
+	return nil, nil
 }
 
 // verifyBlob hashes a blob's file and, where it is what its name says, records that.

@@ -79,16 +79,36 @@ type foreignRecord struct {
 
 // manifestRecord is a manifest that is a member of a repository.
 type manifestRecord struct {
-	MediaType string          `json:"type"`
-	Size      int64           `json:"size"`
-	Subject   digest.Digest   `json:"subject,omitempty"`
-	Children  []digest.Digest `json:"children,omitempty"` // all that it names, its subject left out
+	MediaType string `json:"type"`
+	Size      int64  `json:"size"`
+	// Signed is the file that was pushed, and is served, where the digest is not of that but of the
+	// payload in it: a manifest of schema 1 with its signatures.
+	Signed   *v1.Descriptor  `json:"signed,omitempty"`
+	Subject  digest.Digest   `json:"subject,omitempty"`
+	Children []digest.Digest `json:"children,omitempty"` // all that it names, its subject left out
 	// Idle is when the manifest came, or last lost a tag: seconds since 1970.
 	Idle int64 `json:"idle,omitempty"`
 }
 
+// descriptor is of the bytes that the digest names.
 func (r *manifestRecord) descriptor(d digest.Digest) v1.Descriptor {
 	return v1.Descriptor{MediaType: r.MediaType, Digest: d, Size: r.Size}
+}
+
+// served is the descriptor under which clients know the manifest.
+func (r *manifestRecord) served(d digest.Digest) v1.Descriptor {
+	if r.Signed == nil {
+		return r.descriptor(d)
+	}
+	return v1.Descriptor{MediaType: r.Signed.MediaType, Digest: d, Size: r.Signed.Size}
+}
+
+// file is the descriptor of the file that is served.
+func (r *manifestRecord) file(d digest.Digest) v1.Descriptor {
+	if r.Signed == nil {
+		return r.descriptor(d)
+	}
+	return *r.Signed
 }
 
 // blobRecord is what the index knows of a file in blobs/.

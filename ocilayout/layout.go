@@ -107,6 +107,7 @@ type Layout struct {
 	unflushed *unflushed
 	publisher *publisher
 	recent    *recent
+	cache     *cache
 	uses      uses
 	chunks    *chunks
 	uploads   uploadTable
@@ -155,7 +156,7 @@ func advice(err error) string {
 }
 
 func newLayout(opts *Options) *Layout {
-	l := &Layout{log: opts.Logger, recent: newRecent(opts.grace()), chunks: newChunks(), started: time.Now(), outsideGrace: outsideGrace,
+	l := &Layout{log: opts.Logger, recent: newRecent(opts.grace()), cache: newCache(), chunks: newChunks(), started: time.Now(), outsideGrace: outsideGrace,
 		maintenance: semaphore.NewWeighted(1), hashers: semaphore.NewWeighted(maxHashers)}
 	l.life, l.endLife = context.WithCancel(context.Background())
 	if l.log == nil {

@@ -5,9 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"math"
-	"os"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -16,88 +14,9 @@ import (
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/internal/durable"
-	"github.com/berthoci/berth/internal/ocirequest"
 	"github.com/berthoci/berth/manifest"
+	"github.com/berthoci/berth/manifest/schema1"
 )
-
-func (r *repository) Resolve(ctx context.Context, ref string) (v1.Descriptor, error) {
-	if err := ocirequest.ValidateReference(ref); err != nil {
-		return v1.Descriptor{}, err
-	}
-	desc, err := r.lookUp(ref)
-	if errors.Is(err, berth.ErrManifestUnknown) && r.layout.publisher.refresh(ctx) {
-		desc, err = r.lookUp(ref)
-	}
-	if err != nil {
-		return desc, err
-	}
-	return desc, r.layout.recent.touch(ctx, desc.Digest)
-}
-
-func (r *repository) lookUp(ref string) (desc v1.Descriptor, err error) {
-	err = r.layout.db.View(func(tx *bolt.Tx) error {
-		desc, err = resolve(tx, r.name, ref)
-		return err
-	})
-	return desc, err
-}
-
-// resolve finds a manifest by tag or digest. Its descriptor has no annotations: those of a tag
-// belong to the layout's index.json.
-func resolve(tx *bolt.Tx, repo, ref string) (v1.Descriptor, error) {
-	d := digest.Digest(ref)
-	if !ocirequest.IsDigest(ref) {
-		var tag tagRecord
-		found, err := get(tx, bucketTags, key(repo, ref), &tag)
-		if err != nil {
-			return v1.Descriptor{}, err
-		}
-		if !found {
-			return v1.Descriptor{}, unknownManifest(repo, ref)
-		}
-		d = tag.Descriptor.Digest
-	}
-	var rec manifestRecord
-	found, err := get(tx, bucketManifests, key(repo, string(d)), &rec)
-	if err == nil && !found {
-		err = unknownManifest(repo, ref)
-	}
-	return rec.descriptor(d), err
-}
-
-func (r *repository) FetchManifest(ctx context.Context, ref string) (berth.Manifest, error) {
-	desc, err := r.Resolve(ctx, ref)
-	if err != nil {
-		return berth.Manifest{}, err
-	}
-	raw, err := r.layout.readManifest(desc)
-	if err != nil {
-		r.layout.log.Warn("manifest cannot be served", "repository", r.name, "digest", desc.Digest, "err", err)
-		return berth.Manifest{}, fmt.Errorf("%w: %w", unknownManifest(r.name, ref), err)
-	}
-	r.layout.uses.note(r.name, desc.Digest)
-	return berth.Manifest{Descriptor: desc, Raw: raw}, nil
-}
-
-// readManifest reads a manifest's file and believes it only if it is what the descriptor says.
-func (l *Layout) readManifest(desc v1.Descriptor) ([]byte, error) {
-	f, err := l.openRegular(blobPath(desc.Digest), os.O_RDONLY)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, berth.MaxManifestSize+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(raw) > berth.MaxManifestSize {
-		return nil, fmt.Errorf("%s: its file cannot be a manifest", desc.Digest)
-	}
-	if err := manifest.Verify(desc, raw); err != nil {
-		return nil, fmt.Errorf("its file is damaged: %d bytes, not what %s names", len(raw), desc.Digest)
-	}
-	return raw, nil
-}
 
 func (r *repository) PushManifest(ctx context.Context, raw []byte, opts *berth.PushOptions) (v1.Descriptor, error) {
 	if opts == nil {
@@ -131,7 +50,7 @@ func (r *repository) PushManifest(ctx context.Context, raw []byte, opts *berth.P
 		return v1.Descriptor{}, err
 	}
 	r.layout.publisher.wake()
-	return p.desc, nil
+	return p.entry.Descriptor, nil
 }
 
 // push is one manifest on its way in.
@@ -139,35 +58,35 @@ type push struct {
 	repo *repository
 	opts *berth.PushOptions
 	raw  []byte
-	doc  *manifest.Document
-	desc v1.Descriptor
+	// entry is what raw is.
+	entry *schema1.Entry
+	// desc is of the bytes that the digest is of, and signed of raw where these are others.
+	desc   v1.Descriptor
+	signed *v1.Descriptor
 }
 
 // parse checks all that can be checked without looking at the repository.
-func (p *push) parse() error {
-	for _, tag := range p.opts.Tags {
-		if err := berth.ValidateTag(tag); err != nil {
-			return err
-		}
-	}
-	var err error
-	if p.doc, err = manifest.Parse(p.opts.MediaType, p.raw); err != nil {
+func (p *push) parse() (err error) {
+	if p.entry, err = schema1.Admit(p.repo.name, p.raw, p.opts); err != nil {
 		return err
 	}
-	p.desc = manifest.Descriptor(p.doc.MediaType, p.raw)
-	if p.opts.Digest == "" {
+	p.desc = p.entry.Descriptor
+	if len(p.entry.Payload) == len(p.raw) {
 		return nil
 	}
-	if err := berth.ValidateDigest(p.opts.Digest); err != nil {
-		return err
-	}
-	p.desc.Digest = p.opts.Digest
-	return manifest.Verify(p.desc, p.raw)
+	signed := manifest.Descriptor(p.desc.MediaType, p.raw)
+	p.signed = &signed
+	p.desc.MediaType, p.desc.Size = schema1.MediaType, int64(len(p.entry.Payload))
+	return nil
 }
 
 // touched is what the push says is there.
 func (p *push) touched() []digest.Digest {
-	return append(digestsOf(p.doc.Successors()), p.desc.Digest)
+	touched := append(digestsOf(p.entry.Successors()), p.desc.Digest)
+	if p.signed != nil {
+		touched = append(touched, p.signed.Digest)
+	}
+	return touched
 }
 
 func digestsOf(all []v1.Descriptor) []digest.Digest {
@@ -225,14 +144,14 @@ func (p *push) checkChildren(check func(digest.Digest) error) error {
 		return nil
 	}
 	var errs []error
-	for _, child := range p.doc.Required() {
+	for _, child := range p.entry.Required() {
 		errs = append(errs, check(child.Digest))
 	}
 	return errors.Join(errs...)
 }
 
 func (p *push) missing(child digest.Digest) error {
-	return fmt.Errorf("%s@%s: %w", p.repo.name, child, berth.ErrManifestBlobUnknown)
+	return fmt.Errorf("%s@%s: %w", p.repo.name, child, p.entry.Missing())
 }
 
 // fileRecord is what is known of a member's file, be it a blob or a manifest.
@@ -264,11 +183,21 @@ func checkTag(tx *bolt.Tx, repo, tag string, opts *berth.PushOptions) error {
 	return nil
 }
 
-// store writes the manifest's file, unless it is there and good.
+// store writes the manifest's file, and that with the signatures first: a file that is named is there.
 func (p *push) store() error {
-	l, d := p.repo.layout, p.desc.Digest
-	if _, err := l.readManifest(p.desc); err == nil {
-		return l.adopt(d, p.desc.Size)
+	if p.signed != nil {
+		if err := p.storeFile(*p.signed, p.raw); err != nil {
+			return err
+		}
+	}
+	return p.storeFile(p.desc, p.entry.Payload)
+}
+
+// storeFile writes one file, unless it is there and good.
+func (p *push) storeFile(desc v1.Descriptor, content []byte) error {
+	l := p.repo.layout
+	if _, err := l.readManifest(desc); err == nil {
+		return l.adopt(desc.Digest, desc.Size)
 	}
 	name := ingestPath + "/" + durable.TempPrefix + rand.Text()
 	f, err := l.dir.Create(name, 0o644)
@@ -276,8 +205,8 @@ func (p *push) store() error {
 		return err
 	}
 	defer f.Close()
-	if _, err = l.dir.Writer(f, name).Write(p.raw); err == nil {
-		err = l.place(f, name, d, p.desc.Size)
+	if _, err = l.dir.Writer(f, name).Write(content); err == nil {
+		err = l.place(f, name, desc.Digest, desc.Size)
 	}
 	if err != nil {
 		l.dir.Root().Remove(name)
@@ -286,7 +215,7 @@ func (p *push) store() error {
 }
 
 func (p *push) write(tx *bolt.Tx, gen uint64) error {
-	if err := enter(tx, p.repo.name, p.desc, p.doc); err != nil {
+	if err := enter(tx, p.repo.name, member{p.desc, p.entry.Document, p.signed}); err != nil {
 		return err
 	}
 	for _, tag := range p.opts.Tags {
@@ -297,24 +226,37 @@ func (p *push) write(tx *bolt.Tx, gen uint64) error {
 	return nil
 }
 
+// member is a manifest that enters a repository.
+type member struct {
+	desc   v1.Descriptor
+	doc    *manifest.Document
+	signed *v1.Descriptor // the file to serve, where desc is not of that
+}
+
 // enter makes a manifest a member of a repository, with all that leads to it and from it.
-func enter(tx *bolt.Tx, repo string, desc v1.Descriptor, doc *manifest.Document) error {
-	d := string(desc.Digest)
-	rec := manifestRecord{MediaType: desc.MediaType, Size: desc.Size, Children: digestsOf(doc.Successors()), Idle: now()}
-	if doc.Subject != nil {
-		rec.Subject = doc.Subject.Digest
-		referrer := rec.descriptor(desc.Digest)
-		referrer.ArtifactType, referrer.Annotations = doc.ReferrerType(), doc.Annotations
+func enter(tx *bolt.Tx, repo string, m member) error {
+	d := string(m.desc.Digest)
+	rec := manifestRecord{MediaType: m.desc.MediaType, Size: m.desc.Size, Signed: m.signed, Children: digestsOf(m.doc.Successors()), Idle: now()}
+	if m.signed != nil {
+		rec.Children = append(rec.Children, m.signed.Digest)
+		if err := errors.Join(put(tx, bucketBlobs, key(string(m.signed.Digest)), blobRecord{Size: m.signed.Size}), addMember(tx, repo, m.signed.Digest)); err != nil {
+			return err
+		}
+	}
+	if m.doc.Subject != nil {
+		rec.Subject = m.doc.Subject.Digest
+		referrer := rec.descriptor(m.desc.Digest)
+		referrer.ArtifactType, referrer.Annotations = m.doc.ReferrerType(), m.doc.Annotations
 		if err := put(tx, bucketReferrers, key(repo, string(rec.Subject), d), referrer); err != nil {
 			return err
 		}
 	}
-	for _, child := range doc.Manifests {
+	for _, child := range m.doc.Manifests {
 		if err := mark(tx, bucketManifests, key(repo, string(child.Digest), byIndex, d)); err != nil {
 			return err
 		}
 	}
-	return errors.Join(retype(tx, repo, desc), remove(tx, bucketGone, key(repo, d)), remove(tx, bucketLost, key(d)),
+	return errors.Join(retype(tx, repo, m.desc), remove(tx, bucketGone, key(repo, d)), remove(tx, bucketLost, key(d)),
 		put(tx, bucketManifests, key(repo, d), rec))
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/manifest"
+	"github.com/berthoci/berth/manifest/schema1"
 )
 
 // maxDepth bounds how deep indexes may be nested in what is taken over.
@@ -140,8 +141,7 @@ func (o *outside) is(recorded v1.Descriptor) bool {
 
 // node is a manifest below an entry, and the blobs that it names.
 type node struct {
-	desc  v1.Descriptor
-	doc   *manifest.Document
+	member
 	blobs []v1.Descriptor
 }
 
@@ -264,12 +264,15 @@ func (m *merger) walk(desc v1.Descriptor, depth int, seen map[digest.Digest]bool
 	if err != nil {
 		return err
 	}
-	doc, err := manifest.Parse(desc.MediaType, raw)
+	opened, err := schema1.Open(desc.MediaType, raw)
 	if err != nil {
 		return err
 	}
-	n := node{desc: v1.Descriptor{MediaType: doc.MediaType, Digest: desc.Digest, Size: desc.Size}, doc: doc}
-	for _, child := range doc.Successors() {
+	n := node{member: member{desc: v1.Descriptor{MediaType: opened.MediaType, Digest: desc.Digest, Size: desc.Size}, doc: opened.Document}}
+	if opened.Schema1 != nil {
+		n.signed = m.signedFile(desc)
+	}
+	for _, child := range opened.Successors() {
 		if manifest.KindOf(child.MediaType) != 0 && depth < maxDepth {
 			if seen[child.Digest] {
 				continue
@@ -292,6 +295,29 @@ func (m *merger) walk(desc v1.Descriptor, depth int, seen map[digest.Digest]bool
 	}
 	visit(n)
 	return nil
+}
+
+// signedFile returns the file that has a manifest's signatures, if the entry names one that is there and
+// has the manifest as its payload.
+func (m *merger) signedFile(desc v1.Descriptor) *v1.Descriptor {
+	d := digest.Digest(desc.Annotations[annotationSigned])
+	if berth.ValidateDigest(d) != nil || m.hold(d) != nil {
+		return nil
+	}
+	info, err := m.layout.dir.Root().Lstat(blobPath(d))
+	if err != nil {
+		return nil
+	}
+	signed := v1.Descriptor{MediaType: schema1.MediaTypeSigned, Digest: d, Size: info.Size()}
+	raw, err := m.layout.readManifest(signed)
+	if err != nil {
+		return nil
+	}
+	whole, err := schema1.Parse(schema1.MediaTypeSigned, raw)
+	if err != nil || desc.Digest.Algorithm().FromBytes(whole.Payload()) != desc.Digest {
+		return nil
+	}
+	return &signed
 }
 
 // writeImages writes the entries that are gathered, and forgets them when that has worked.
@@ -374,7 +400,10 @@ func (l *Layout) enterOutside(tx *bolt.Tx, repo string, n node) error {
 	if has(tx, bucketManifests, key(repo, string(n.desc.Digest))) {
 		return nil
 	}
-	return enter(tx, repo, n.desc, n.doc)
+	if n.signed != nil {
+		l.unflushed.add(blobPath(n.signed.Digest), n.signed.Size)
+	}
+	return enter(tx, repo, n.member)
 }
 
 // removeUnlisted ends the tags that the other program had before it, and left out. A manifest that

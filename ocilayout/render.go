@@ -20,6 +20,7 @@ import (
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/internal/durable"
+	"github.com/berthoci/berth/manifest"
 )
 
 // The annotations that berth writes into index.json. Other tools keep those of the index when they
@@ -31,6 +32,7 @@ const (
 	annotationLayout     = annotationPrefix + "layout"     // of the index: which layout's generation that is
 	annotationRepository = annotationPrefix + "repository" // of an entry without a name
 	annotationMoved      = annotationPrefix + "moved"      // of a tag: the generation in which it last moved
+	annotationSigned     = annotationPrefix + "signed"     // of a schema 1 manifest: the file with its signatures
 
 	// annotationImageName is written for containerd and its kin, and never read back.
 	annotationImageName = "io.containerd.image.name"
@@ -166,8 +168,24 @@ func tagEntries(tx *bolt.Tx, list *listWriter) error {
 		if anyLost && isLost(tx, rec.Descriptor.Digest) {
 			return nil
 		}
-		return list.add(named(rec, firstPart(k), lastPart(k)))
+		desc := named(rec, firstPart(k), lastPart(k))
+		if rec.Descriptor.MediaType == manifest.MediaTypeSchema1 {
+			if err := annotateSigned(tx, firstPart(k), desc); err != nil {
+				return err
+			}
+		}
+		return list.add(desc)
 	})
+}
+
+// annotateSigned tells the file that has the signatures of a manifest.
+func annotateSigned(tx *bolt.Tx, repo string, desc v1.Descriptor) error {
+	var rec manifestRecord
+	_, err := get(tx, bucketManifests, key(repo, string(desc.Digest)), &rec)
+	if err == nil && rec.Signed != nil {
+		desc.Annotations[annotationSigned] = string(rec.Signed.Digest)
+	}
+	return err
 }
 
 func anyLost(tx *bolt.Tx) bool {
@@ -239,6 +257,9 @@ func unnamedEntries(tx *bolt.Tx, list *listWriter) error {
 func unnamed(k []byte, rec manifestRecord) v1.Descriptor {
 	desc := rec.descriptor(digest.Digest(lastPart(k)))
 	desc.Annotations = map[string]string{annotationRepository: firstPart(k)}
+	if rec.Signed != nil {
+		desc.Annotations[annotationSigned] = string(rec.Signed.Digest)
+	}
 	return desc
 }
 

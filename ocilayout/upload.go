@@ -137,7 +137,7 @@ func (r *repository) NewUpload(ctx context.Context, opts *berth.UploadOptions) (
 		opts = &berth.UploadOptions{}
 	}
 	if opts.Mount != "" {
-		mounted, err := r.mount(ctx, opts.Mount, opts.From)
+		mounted, err := r.mount(ctx, opts)
 		if mounted {
 			err = berth.ErrMounted
 		}

@@ -165,6 +165,7 @@ func (w *writer) commitGroup(group []*job) {
 			return w.layout.db.Update(func(tx *bolt.Tx) error { return apply(tx, group) })
 		})
 	}
+	w.layout.cache.outdate()
 	for _, j := range group {
 		if j.result == nil {
 			j.result = err

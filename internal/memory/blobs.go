@@ -93,7 +93,7 @@ func (r *repository) NewUpload(ctx context.Context, opts *berth.UploadOptions) (
 		opts = &berth.UploadOptions{}
 	}
 	if opts.Mount != "" {
-		if err := r.mount(opts.Mount, opts.From); err != nil {
+		if err := r.mount(opts); err != nil {
 			return nil, err
 		}
 	}
@@ -109,7 +109,8 @@ func (r *repository) NewUpload(ctx context.Context, opts *berth.UploadOptions) (
 
 // mount returns ErrMounted where it made a blob of another repository a member of this one. Where
 // there is none to mount that is no error: then the blob is uploaded.
-func (r *repository) mount(d digest.Digest, from string) error {
+func (r *repository) mount(opts *berth.UploadOptions) error {
+	d := opts.Mount
 	if err := berth.ValidateDigest(d); err != nil {
 		return err
 	}
@@ -117,7 +118,7 @@ func (r *repository) mount(d digest.Digest, from string) error {
 	defer r.registry.mu.Unlock()
 	for name, source := range r.registry.repositories {
 		content, member := source.blobs[d]
-		if member && (from == "" || from == name) {
+		if member && (opts.From == "" || opts.From == name) && (opts.MayMount == nil || opts.MayMount(name)) {
 			r.blobs[d] = content
 			return berth.ErrMounted
 		}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/internal/ocirequest"
-	"github.com/berthoci/berth/manifest"
+	"github.com/berthoci/berth/manifest/schema1"
 )
 
 func (r *repository) Resolve(ctx context.Context, ref string) (v1.Descriptor, error) {
@@ -47,7 +47,7 @@ func (r *repository) PushManifest(_ context.Context, raw []byte, opts *berth.Pus
 	if opts == nil {
 		opts = &berth.PushOptions{}
 	}
-	m, err := read(raw, opts)
+	m, err := r.read(raw, opts)
 	if err != nil {
 		return v1.Descriptor{}, fmt.Errorf("%s: %w", r.name, err)
 	}
@@ -56,7 +56,7 @@ func (r *repository) PushManifest(_ context.Context, raw []byte, opts *berth.Pus
 	if err := r.checkTags(opts); err != nil {
 		return v1.Descriptor{}, err
 	}
-	if err := r.checkChildren(m.doc); err != nil && !opts.AllowMissing {
+	if err := r.checkChildren(m.entry); err != nil && !opts.AllowMissing {
 		return v1.Descriptor{}, err
 	}
 	r.manifests[m.Descriptor.Digest] = m
@@ -67,24 +67,11 @@ func (r *repository) PushManifest(_ context.Context, raw []byte, opts *berth.Pus
 }
 
 // read checks all that can be checked without looking at the repository.
-func read(raw []byte, opts *berth.PushOptions) (m stored, err error) {
-	for _, tag := range opts.Tags {
-		if err := berth.ValidateTag(tag); err != nil {
-			return m, err
-		}
-	}
-	if m.doc, err = manifest.Parse(opts.MediaType, raw); err != nil {
+func (r *repository) read(raw []byte, opts *berth.PushOptions) (m stored, err error) {
+	if m.entry, err = schema1.Admit(r.name, raw, opts); err != nil {
 		return m, err
 	}
-	m.Raw, m.Descriptor = bytes.Clone(raw), manifest.Descriptor(m.doc.MediaType, raw)
-	if opts.Digest == "" {
-		return m, nil
-	}
-	if err := berth.ValidateDigest(opts.Digest); err != nil {
-		return m, err
-	}
-	m.Descriptor.Digest = opts.Digest
-	return m, manifest.Verify(m.Descriptor, raw)
+	return stored{Manifest: berth.Manifest{Descriptor: m.entry.Descriptor, Raw: bytes.Clone(raw)}, entry: m.entry}, nil
 }
 
 // checkTags compares where the tags point with what the caller believes.
@@ -100,13 +87,13 @@ func (r *repository) checkTags(opts *berth.PushOptions) error {
 
 // checkChildren returns one error for each child that is neither a blob nor a manifest of the
 // repository and has to be.
-func (r *repository) checkChildren(doc *manifest.Document) error {
+func (r *repository) checkChildren(e *schema1.Entry) error {
 	var errs []error
-	for _, child := range doc.Required() {
+	for _, child := range e.Required() {
 		_, isBlob := r.blobs[child.Digest]
 		_, isManifest := r.manifests[child.Digest]
 		if !isBlob && !isManifest {
-			errs = append(errs, fmt.Errorf("%s@%s: %w", r.name, child.Digest, berth.ErrManifestBlobUnknown))
+			errs = append(errs, fmt.Errorf("%s@%s: %w", r.name, child.Digest, e.Missing()))
 		}
 	}
 	return errors.Join(errs...)
@@ -167,7 +154,7 @@ func (r *repository) Referrers(ctx context.Context, subject digest.Digest, opts 
 		defer r.registry.mu.Unlock()
 		for _, d := range slices.Sorted(maps.Keys(r.manifests)) {
 			m := r.manifests[d]
-			if d > opts.After && m.refersTo(subject) && (opts.ArtifactType == "" || opts.ArtifactType == m.doc.ReferrerType()) {
+			if d > opts.After && m.refersTo(subject) && (opts.ArtifactType == "" || opts.ArtifactType == m.entry.ReferrerType()) {
 				all = append(all, m.referrer())
 			}
 		}
@@ -176,12 +163,12 @@ func (r *repository) Referrers(ctx context.Context, subject digest.Digest, opts 
 }
 
 func (m stored) refersTo(subject digest.Digest) bool {
-	return m.doc.Subject != nil && m.doc.Subject.Digest == subject
+	return m.entry.Subject != nil && m.entry.Subject.Digest == subject
 }
 
 // referrer is the descriptor under which a manifest is listed as a referrer.
 func (m stored) referrer() v1.Descriptor {
 	desc := m.Descriptor
-	desc.ArtifactType, desc.Annotations = m.doc.ReferrerType(), m.doc.Annotations
+	desc.ArtifactType, desc.Annotations = m.entry.ReferrerType(), m.entry.Annotations
 	return desc
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berthoci/berth"
-	"github.com/berthoci/berth/manifest"
+	"github.com/berthoci/berth/manifest/schema1"
 )
 
 // Registry is a registry in memory. It implements [berth.Registry].
@@ -45,7 +45,7 @@ type repository struct {
 // stored is a manifest that is a member of a repository.
 type stored struct {
 	berth.Manifest
-	doc *manifest.Document
+	entry *schema1.Entry
 }
 
 // New returns an empty registry.

@@ -110,6 +110,20 @@ var blobCases = []testCase{
 		_, err := s.repo.StatBlob(s.ctx, absent("mount"))
 		s.wantErr(err, berth.ErrBlobUnknown)
 	}},
+	{"a mount from where the caller may not pull is an upload", func(s *suite) {
+		desc := s.upload(s.repo, []byte("secret"))
+		may := func(name string) bool { return name == "app/other" }
+		for _, from := range []string{"app/hello", ""} {
+			up, err := s.repository("into/x").NewUpload(s.ctx, &berth.UploadOptions{Mount: desc.Digest, From: from, MayMount: may})
+			s.must(err)
+			s.must(up.Cancel(s.ctx))
+		}
+		_, err := s.repository("into/x").StatBlob(s.ctx, desc.Digest)
+		s.wantErr(err, berth.ErrBlobUnknown)
+		s.upload(s.repository("app/other"), []byte("secret"))
+		_, err = s.repository("into/x").NewUpload(s.ctx, &berth.UploadOptions{Mount: desc.Digest, From: "app/other", MayMount: may})
+		s.wantErr(err, berth.ErrMounted)
+	}},
 	{"many push the same blob at once", func(s *suite) {
 		content := random(100_000)
 		var wg sync.WaitGroup

@@ -30,7 +30,7 @@ type New func(t *testing.T) berth.Registry
 
 // Run runs the suite. Each case gets a registry of its own.
 func Run(t *testing.T, open New) {
-	for _, c := range slices.Concat(blobCases, uploadCases, manifestCases, listCases) {
+	for _, c := range slices.Concat(blobCases, uploadCases, manifestCases, schema1Cases, listCases) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			s := &suite{T: t, ctx: t.Context(), reg: open(t)}

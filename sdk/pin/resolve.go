@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/berthoci/berth"
-	"github.com/berthoci/berth/manifest"
+	"github.com/berthoci/berth/manifest/schema1"
 )
 
 // parallel bounds how many references are asked for at once.
@@ -158,18 +158,15 @@ func lookUp(ctx context.Context, from Fetcher, key string) (Pin, error) {
 // describe makes a pin of a manifest, whose bytes it checks.
 func describe(m berth.Manifest) (Pin, error) {
 	desc := m.Descriptor
-	if err := berth.ValidateDigest(desc.Digest); err != nil {
-		return Pin{}, err
-	}
-	if err := manifest.Verify(desc, m.Raw); err != nil {
-		return Pin{}, err
-	}
-	doc, err := manifest.Parse(desc.MediaType, m.Raw)
+	e, err := schema1.Open(desc.MediaType, m.Raw)
 	if err != nil {
 		return Pin{}, err
 	}
-	p := Pin{Digest: desc.Digest, MediaType: doc.MediaType, Size: desc.Size}
-	for _, child := range doc.Manifests {
+	if err := e.Verify(desc.Digest); err != nil {
+		return Pin{}, err
+	}
+	p := Pin{Digest: desc.Digest, MediaType: e.MediaType, Size: desc.Size}
+	for _, child := range e.Manifests {
 		if key, ok := platformKey(child.Platform); ok {
 			p.addPlatform(key, child.Digest)
 		}

@@ -17,11 +17,13 @@ import (
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/internal/ocirequest"
 	"github.com/berthoci/berth/manifest"
+	"github.com/berthoci/berth/manifest/schema1"
 )
 
 // acceptManifests is one header: there are registries that read only the first.
 func acceptManifests() http.Header {
-	return http.Header{"Accept": {strings.Join(manifest.MediaTypes(), ", ")}}
+	types := append(manifest.MediaTypes(), manifest.MediaTypeSchema1Signed, manifest.MediaTypeSchema1)
+	return http.Header{"Accept": {strings.Join(types, ", ")}}
 }
 
 // Resolve asks for a manifest's descriptor by HEAD, and by GET where the registry's answer to that
@@ -43,7 +45,7 @@ func (r *Repository) Resolve(ctx context.Context, ref string) (v1.Descriptor, er
 	if desc.Digest == "" && ocirequest.IsDigest(ref) {
 		desc.Digest = digest.Digest(ref)
 	}
-	if desc.Digest == "" || desc.Size < 0 || manifest.KindOf(desc.MediaType) == 0 {
+	if desc.Digest == "" || desc.Size < 0 || !isManifest(desc.MediaType) {
 		return r.resolveByGet(ctx, ref)
 	}
 	if ocirequest.IsDigest(ref) && desc.Digest != digest.Digest(ref) {
@@ -104,21 +106,26 @@ func (r *Repository) FetchManifest(ctx context.Context, ref string) (berth.Manif
 // verify says what was received, if it is what was asked for.
 func (r *Repository) verify(ref string, h http.Header, raw []byte) (v1.Descriptor, error) {
 	declared := mediaType(h)
-	if manifest.KindOf(declared) == 0 {
+	if !isManifest(declared) {
 		declared = "" // some servers say text/plain: then the manifest's own word counts
 	}
-	doc, err := manifest.Parse(declared, raw)
+	e, err := schema1.Open(declared, raw)
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	desc := manifest.Descriptor(doc.MediaType, raw)
+	want := e.Descriptor.Digest
 	if told := headerDigest(h); told != "" {
-		desc.Digest = told
+		want = told
 	}
 	if ocirequest.IsDigest(ref) {
-		desc.Digest = digest.Digest(ref)
+		want = digest.Digest(ref)
 	}
-	return desc, manifest.Verify(desc, raw)
+	err = e.Verify(want)
+	return e.Descriptor, err
+}
+
+func isManifest(mediaType string) bool {
+	return manifest.KindOf(mediaType) != 0 || manifest.IsSchema1(mediaType)
 }
 
 func suffix(ref string) string {
@@ -133,26 +140,22 @@ func (r *Repository) PushManifest(ctx context.Context, raw []byte, opts *berth.P
 	if opts == nil {
 		opts = &berth.PushOptions{}
 	}
-	doc, err := manifest.Parse(opts.MediaType, raw)
+	e, err := schema1.Open(opts.MediaType, raw)
+	if err == nil && opts.Digest != "" {
+		err = e.Verify(opts.Digest)
+	}
+	if errors.Is(err, berth.ErrDigestInvalid) && e.Schema1 != nil {
+		err = fmt.Errorf("%w: digest mismatch: %w", berth.ErrManifestInvalid, err) // as schema 1 registries report it
+	}
 	if err != nil {
 		return v1.Descriptor{}, fmt.Errorf("%s/%s: %w", r.registry.host, r.name, err)
-	}
-	desc := manifest.Descriptor(doc.MediaType, raw)
-	if opts.Digest != "" {
-		if err := berth.ValidateDigest(opts.Digest); err != nil {
-			return v1.Descriptor{}, err
-		}
-		desc.Digest = opts.Digest
-		if err := manifest.Verify(desc, raw); err != nil {
-			return v1.Descriptor{}, err
-		}
 	}
 	for _, tag := range opts.Tags {
 		if err := berth.ValidateTag(tag); err != nil {
 			return v1.Descriptor{}, err
 		}
 	}
-	return desc, r.put(ctx, desc, raw, opts)
+	return e.Descriptor, r.put(ctx, e.Descriptor, raw, opts)
 }
 
 // put sends the manifest once, and once more for each tag that the registry did not take along.

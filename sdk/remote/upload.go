@@ -52,7 +52,7 @@ func (r *Repository) NewUpload(ctx context.Context, opts *berth.UploadOptions) (
 	if opts == nil {
 		opts = &berth.UploadOptions{}
 	}
-	if opts.Mount != "" {
+	if opts.Mount != "" && mayMount(opts) {
 		up, err := r.mount(ctx, opts)
 		if err != nil || up != nil {
 			return orNil(up), err
@@ -60,6 +60,12 @@ func (r *Repository) NewUpload(ctx context.Context, opts *berth.UploadOptions) (
 	}
 	up, err := r.begin(ctx, opts)
 	return orNil(up), err
+}
+
+// mayMount reports whether the caller's word allows a mount. What a registry mounts from where none is
+// named cannot be told in advance.
+func mayMount(opts *berth.UploadOptions) bool {
+	return opts.MayMount == nil || opts.From != "" && opts.MayMount(opts.From)
 }
 
 // orNil keeps a nil *upload from becoming an interface that is not nil.
