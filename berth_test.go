@@ -3,8 +3,11 @@ package berth
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/opencontainers/go-digest"
 )
 
 const someDigest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -118,4 +121,25 @@ func ExampleParseReference() {
 	ref, err := ParseReference("app/hello")
 	fmt.Println(ref.WithDefaultTag(), err)
 	// Output: app/hello:latest <nil>
+}
+
+// The expressions are those of the distribution specification, section "Pulling manifests".
+func FuzzNames(f *testing.F) {
+	repository := regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+	tag := regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+	for _, name := range []string{"", "a", "a/b", "a//b", "/a", "a/", "a.b", "a..b", "a._b", "a__b", "a___b", "a---b", "-a", "a-", "A", "a\n",
+		"a/b.c__d--e/f", "é", strings.Repeat("a", 128), strings.Repeat("a", 129), "v1.0-rc_1", ".a", "sha256:" + strings.Repeat("0", 64)} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		if got, want := ValidateRepository(name) == nil, repository.MatchString(name) && len(name) <= 255; got != want {
+			t.Errorf("repository %q: got %v", name, got)
+		}
+		if got, want := ValidateTag(name) == nil, tag.MatchString(name); got != want {
+			t.Errorf("tag %q: got %v", name, got)
+		}
+		if got, want := ValidateDigest(digest.Digest(name)) == nil, digest.Digest(name).Validate() == nil; got != want {
+			t.Errorf("digest %q: got %v", name, got)
+		}
+	})
 }

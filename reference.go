@@ -2,7 +2,6 @@ package berth
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -10,12 +9,6 @@ import (
 	// The digest algorithms that names may use.
 	_ "crypto/sha256"
 	_ "crypto/sha512"
-)
-
-// The grammar of the distribution specification, section "Pulling manifests".
-var (
-	repositoryPattern = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
-	tagPattern        = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 )
 
 // maxRepositoryLength is what clients commonly allow for host and name together.
@@ -28,7 +21,7 @@ func ValidateRepository(name string) error {
 		return fmt.Errorf("%w: it is empty", ErrNameInvalid)
 	case len(name) > maxRepositoryLength:
 		return fmt.Errorf("%w: %.40q… has %d characters, at most %d are allowed", ErrNameInvalid, name, len(name), maxRepositoryLength)
-	case !repositoryPattern.MatchString(name):
+	case !isRepository(name):
 		return fmt.Errorf("%w: %q: use lower case letters, digits, and . _ - / between them", ErrNameInvalid, name)
 	}
 	return nil
@@ -36,7 +29,7 @@ func ValidateRepository(name string) error {
 
 // ValidateTag returns ErrTagInvalid, with the reason, if tag is no tag.
 func ValidateTag(tag string) error {
-	if !tagPattern.MatchString(tag) {
+	if !isTag(tag) {
 		return fmt.Errorf("%w: %.140q: use up to 128 letters, digits, and . _ - after the first", ErrTagInvalid, tag)
 	}
 	return nil
@@ -45,10 +38,64 @@ func ValidateTag(tag string) error {
 // ValidateDigest returns ErrDigestInvalid, with the reason, if d is no digest of an algorithm that
 // is available here: sha256, sha384 or sha512.
 func ValidateDigest(d digest.Digest) error {
+	if isSHA256(string(d)) {
+		return nil
+	}
 	if err := d.Validate(); err != nil {
 		return fmt.Errorf("%w: %.150q: %w", ErrDigestInvalid, string(d), err)
 	}
 	return nil
+}
+
+// isRepository is the grammar of the distribution specification, section "Pulling manifests", without
+// its expressions: every request comes by here.
+func isRepository(name string) bool {
+	for component := range strings.SplitSeq(name, "/") {
+		for {
+			rest := strings.TrimLeft(component, lowerOrDigit)
+			if rest == component {
+				return false // nothing between two separators, or at an end
+			}
+			if rest == "" {
+				break
+			}
+			component = strings.TrimLeft(rest, "._-")
+			if !isSeparator(rest[:len(rest)-len(component)]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func isSeparator(s string) bool {
+	switch s {
+	case ".", "_", "__":
+		return true
+	}
+	return s != "" && strings.Trim(s, "-") == ""
+}
+
+const (
+	lowerOrDigit = "abcdefghijklmnopqrstuvwxyz0123456789"
+	maxTagLength = 128
+)
+
+func isTag(tag string) bool {
+	for i := range len(tag) {
+		c := tag[i]
+		word := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_'
+		if !word && (i == 0 || c != '.' && c != '-') {
+			return false
+		}
+	}
+	return tag != "" && len(tag) <= maxTagLength
+}
+
+// isSHA256 knows the digests that nearly all are.
+func isSHA256(d string) bool {
+	encoded, found := strings.CutPrefix(d, "sha256:")
+	return found && len(encoded) == 64 && strings.Trim(encoded, "0123456789abcdef") == ""
 }
 
 // Reference names a manifest in a registry: Repository[:Tag][@Digest]. It has no host; where a

@@ -17,6 +17,11 @@ func (c *call) json(contentType string, v any) error {
 	if err != nil {
 		return err
 	}
+	release, err := c.reserve(int64(len(data)))
+	if err != nil {
+		return err
+	}
+	defer release()
 	c.w.Header().Set("Content-Type", contentType)
 	c.w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 	_, err = c.w.Write(data)
@@ -45,6 +50,25 @@ func (b bodyError) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func copyBody(up berth.Upload, body io.Reader) (int64, error) {
-	return io.Copy(up, bodyError{body})
+// copyBody appends a body to an upload: all of it, or exactly as much as it says it has.
+func copyBody(up berth.Upload, body io.Reader, length int64) error {
+	body = bodyError{body}
+	if length < 0 {
+		_, err := io.Copy(up, body)
+		return err
+	}
+	n, err := io.Copy(up, io.LimitReader(body, length))
+	if err != nil {
+		return err
+	}
+	more, err := io.CopyN(io.Discard, body, 1)
+	switch {
+	case n < length:
+		return fmt.Errorf("chunk has %d bytes, its range %d: %w", n, length, berth.ErrSizeInvalid)
+	case more > 0:
+		return fmt.Errorf("chunk has more than the %d bytes of its range: %w", length, berth.ErrSizeInvalid)
+	case err != io.EOF:
+		return err
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -43,8 +44,20 @@ func (c *call) blobGet() error {
 	}
 	defer blob.Close()
 	c.describe(blob.Descriptor())
-	http.ServeContent(c.w, c.r, "", time.Time{}, blob)
+	if !understood(c.r.Header.Get("Range")) {
+		c.r.Header.Del("Range")
+	}
+	http.ServeContent(c.paced(), c.r, "", time.Time{}, blob)
 	return nil
+}
+
+// maxRanges bounds how many parts of a blob are asked for at once. With more, all of it is sent.
+const maxRanges = 64
+
+// understood reports whether a Range is one of bytes. All other units are to be ignored (RFC 9110, 14.2).
+func understood(ranges string) bool {
+	unit, _, _ := strings.Cut(ranges, "=")
+	return strings.EqualFold(strings.TrimSpace(unit), "bytes") && strings.Count(ranges, ",") < maxRanges
 }
 
 func (c *call) blobDelete() error {
@@ -77,6 +90,9 @@ func (c *call) begin(opts *berth.UploadOptions) error {
 // accept leaves an upload to be continued, and says so when it can be.
 func (c *call) accept(up berth.Upload) error {
 	c.progress(up)
+	if c.opts.MinChunk > 0 {
+		c.w.Header().Set("OCI-Chunk-Min-Length", strconv.FormatInt(c.opts.MinChunk, 10))
+	}
 	if err := up.Close(); err != nil {
 		return err
 	}
@@ -154,34 +170,34 @@ func (c *call) resume() (berth.Upload, error) {
 
 // receive appends the request's body. What arrived before a failure stays, to be resumed.
 func (c *call) receive(up berth.Upload) error {
-	if err := c.follows(up); err != nil {
-		c.progress(up)
-		return err
+	length, err := c.follows(up)
+	if err == nil {
+		err = copyBody(up, c.r.Body, length)
 	}
-	if _, err := copyBody(up, c.r.Body); err != nil {
+	if err != nil {
 		c.progress(up)
-		return err
 	}
-	return nil
+	return err
 }
 
-// follows checks that a chunk begins where the upload ends, and is as long as it says.
-func (c *call) follows(up berth.Upload) error {
+// follows checks that a chunk begins where the upload ends, and returns the length that it says it has,
+// or -1 where it says nothing.
+func (c *call) follows(up berth.Upload) (int64, error) {
 	text := c.r.Header.Get("Content-Range")
 	if text == "" {
-		return nil
+		return -1, nil
 	}
 	first, last, err := ocirequest.ParseChunkRange(text)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if first != up.Size() {
-		return fmt.Errorf("chunk begins at %d, the upload has %d bytes: %w", first, up.Size(), berth.ErrRangeInvalid)
+		return 0, fmt.Errorf("chunk begins at %d, the upload has %d bytes: %w", first, up.Size(), berth.ErrRangeInvalid)
 	}
 	if length := c.r.ContentLength; length >= 0 && length != last-first+1 {
-		return fmt.Errorf("chunk has %d bytes, its range %d: %w", length, last-first+1, berth.ErrSizeInvalid)
+		return 0, fmt.Errorf("chunk has %d bytes, its range %d: %w", length, last-first+1, berth.ErrSizeInvalid)
 	}
-	return nil
+	return last - first + 1, nil
 }
 
 func (c *call) commit(up berth.Upload) error {

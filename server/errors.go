@@ -70,6 +70,9 @@ func (c *call) fail(err error) {
 	}
 	data, _ := json.Marshal(body)
 	header := c.w.Header()
+	if status == http.StatusTooManyRequests {
+		header.Set("Retry-After", retryAfter)
+	}
 	header.Set("Content-Type", "application/json")
 	header.Set("Content-Length", strconv.Itoa(len(data)))
 	c.w.WriteHeader(status)

@@ -35,27 +35,47 @@ type Options struct {
 	ReadOnly bool
 	// AllowMissing takes images and indexes whose children are missing.
 	AllowMissing bool
+	// Limits bound what clients can ask for at once.
+	Limits Limits
+	// MinChunk is the smallest chunk, in bytes, that clients are asked to send in uploads of several
+	// ("Pushing a blob in chunks", OCI-Chunk-Min-Length). A hint: smaller ones are taken. Zero: any.
+	MinChunk int64
+	// AccessLog gets one record of each request. Nil: nobody.
+	AccessLog *slog.Logger
+	// Notify is called with each event, by the goroutine that serves the request, after its answer is
+	// written; so it should not take long. It may be called at once from several goroutines. Nil: nobody
+	// wants to know.
+	Notify func(Event)
 	// Logger is told about failures that are not the client's. Nil: nobody.
 	Logger *slog.Logger
 }
 
-// New returns the handler for a registry. Options are copied. The handler may serve any number of
-// requests at once; it keeps no state between them.
+// New returns the handler for a registry. Options are copied. The handler may serve requests at once, as
+// many as the limits allow. It has no state that outlives it, and needs no end.
 func New(registry berth.Registry, opts *Options) http.Handler {
-	h := &handler{registry: registry}
+	h := &handler{registry: registry, schema1: newSchema1Maker()}
 	if opts != nil {
 		h.opts = *opts
 	}
 	if h.opts.Logger == nil {
 		h.opts.Logger = slog.New(slog.DiscardHandler)
 	}
+	h.gate = newGate(h.opts.Limits)
 	return h
 }
 
 type handler struct {
 	registry berth.Registry
 	opts     Options
+	schema1  *schema1Maker
+	gate     *gate
 }
+
+// The headers of every answer. They are never changed.
+var (
+	apiVersion = []string{"registry/2.0"}
+	noSniff    = []string{"nosniff"}
+)
 
 // call is one request on its way through.
 type call struct {
@@ -74,7 +94,7 @@ var actions = [ocirequest.Kinds]func(*call) error{
 	ocirequest.BlobHead:       (*call).blobHead,
 	ocirequest.BlobDelete:     (*call).blobDelete,
 	ocirequest.ManifestGet:    (*call).manifestGet,
-	ocirequest.ManifestHead:   (*call).manifestHead,
+	ocirequest.ManifestHead:   (*call).manifestGet,
 	ocirequest.ManifestPut:    (*call).manifestPut,
 	ocirequest.ManifestDelete: (*call).manifestDelete,
 	ocirequest.UploadStart:    (*call).uploadStart,
@@ -90,8 +110,18 @@ var actions = [ocirequest.Kinds]func(*call) error{
 
 // ServeHTTP answers one request.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if h.opts.AccessLog != nil {
+		h.logged(w, r)
+		return
+	}
+	h.serveHTTP(w, r)
+}
+
+func (h *handler) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	pace(w, r, h.gate.stall)
+	header := w.Header()
+	header["Docker-Distribution-Api-Version"] = apiVersion
+	header["X-Content-Type-Options"] = noSniff
 	c := &call{handler: h, w: w, r: r, req: &ocirequest.Request{}}
 	if err := c.serve(); err != nil {
 		c.fail(err)
@@ -99,6 +129,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *call) serve() error {
+	if !c.gate.requests.TryAcquire(1) {
+		return busy("requests")
+	}
+	defer c.gate.requests.Release(1)
 	if err := c.checkOrigin(); err != nil {
 		return err
 	}
@@ -118,6 +152,11 @@ func (c *call) serve() error {
 			return err
 		}
 	}
+	leave, err := c.gate.enter(req.Kind)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	return actions[req.Kind](c)
 }
 

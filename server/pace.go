@@ -1,0 +1,83 @@
+package server
+
+import (
+	"io"
+	"net/http"
+	"time"
+)
+
+// piece is how much of a body must move before a client gets more time, in bytes: so one that sends or
+// takes a byte now and then does not stay for ever.
+const piece = 256 << 10
+
+// pacedBody is a request's body with a deadline for each piece of it.
+type pacedBody struct {
+	io.ReadCloser
+	conn  *http.ResponseController
+	stall time.Duration
+	moved int
+}
+
+// pace gives the client its time for the first piece of the body, also where nobody reads it: the
+// server then reads on for a while to save the connection.
+func pace(w http.ResponseWriter, r *http.Request, stall time.Duration) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return
+	}
+	body := &pacedBody{ReadCloser: r.Body, conn: http.NewResponseController(w), stall: stall}
+	body.extend()
+	r.Body = body
+}
+
+func (b *pacedBody) extend() {
+	b.moved = 0
+	b.conn.SetReadDeadline(time.Now().Add(b.stall)) // what has no deadlines is not a network connection
+}
+
+func (b *pacedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.moved += n; b.moved >= piece {
+		b.extend()
+	}
+	if err == io.EOF {
+		// From here on the server looks whether the client is still there, and must find no deadline.
+		b.conn.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
+// pacedWriter sends a blob with a deadline for each piece of it.
+type pacedWriter struct {
+	http.ResponseWriter
+	conn  *http.ResponseController
+	stall time.Duration
+}
+
+func (c *call) paced() *pacedWriter {
+	return &pacedWriter{c.w, http.NewResponseController(c.w), c.gate.stall}
+}
+
+// Unwrap is for http.ResponseController.
+func (w *pacedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// ReadFrom hands a file on in pieces, as the one layer above the file that the kernel's sending allows.
+func (w *pacedWriter) ReadFrom(src io.Reader) (total int64, err error) {
+	left, limited := src.(*io.LimitedReader)
+	if !limited {
+		left = &io.LimitedReader{R: src, N: 1<<63 - 1}
+	}
+	for left.N > 0 {
+		w.conn.SetWriteDeadline(time.Now().Add(w.stall))
+		next := &io.LimitedReader{R: left.R, N: min(left.N, sendPiece)}
+		n, err := io.Copy(w.ResponseWriter, next)
+		total += n
+		left.N -= n
+		if err != nil || next.N > 0 {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+// sendPiece is the piece in which blobs are sent, in bytes.
+const sendPiece = 1 << 20

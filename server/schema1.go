@@ -1,0 +1,126 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/manifest"
+	"github.com/berthoci/berth/manifest/schema1"
+)
+
+// libraryNamespace is what the names of generated manifests leave out, as Docker's own images do.
+const libraryNamespace = "library"
+
+// keyBits is the size of the key that signs what is generated. Nobody trusts the key: clients of that
+// time want a signature, whosever it is.
+const keyBits = 2048
+
+// schema1Maker makes manifests of schema 1 of newer images. The same is made once at a time.
+type schema1Maker struct {
+	flights singleflight.Group
+	key     func() (*rsa.PrivateKey, error) // makes it when it is first needed: that takes a while
+}
+
+func newSchema1Maker() *schema1Maker {
+	return &schema1Maker{key: sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, keyBits) })}
+}
+
+// asSchema1 returns the manifest of schema 1 that is made of an image for the request's tag. It is
+// stored: so what is made twice, or by two at once, is what was stored first.
+func (c *call) asSchema1(m berth.Manifest) (berth.Manifest, error) {
+	key := c.req.Repository + ":" + c.req.Reference + "@" + string(m.Descriptor.Digest)
+	made, err, _ := c.schema1.flights.Do(key, func() (any, error) { return c.makeSchema1(context.WithoutCancel(c.r.Context()), m) })
+	if err == nil {
+		return made.(berth.Manifest), nil
+	}
+	if berth.Code(err) == "" {
+		return berth.Manifest{}, err
+	}
+	return berth.Manifest{}, fmt.Errorf("%w: the manifest is of type %s, the request accepts schema 1 only, and none can be made: %w",
+		berth.ErrManifestUnknown, m.Descriptor.MediaType, err)
+}
+
+func (c *call) makeSchema1(ctx context.Context, m berth.Manifest) (made berth.Manifest, err error) {
+	if c.opts.ReadOnly {
+		return made, fmt.Errorf("%w: the registry is read-only", berth.ErrUnsupported)
+	}
+	if m, err = c.repo.FetchManifest(ctx, string(m.Descriptor.Digest)); err != nil {
+		return made, err
+	}
+	generated, err := c.generate(ctx, m)
+	if err != nil {
+		return made, err
+	}
+	made, err = c.repo.FetchManifest(ctx, string(generated.Digest()))
+	if err == nil || !errors.Is(err, berth.ErrManifestUnknown) {
+		return made, err
+	}
+	if err := c.storeEmptyLayer(ctx); err != nil {
+		return made, err
+	}
+	made.Raw = generated.Raw()
+	opts := &berth.PushOptions{MediaType: generated.MediaType(), Digest: generated.Digest(), AllowMissing: c.opts.AllowMissing}
+	made.Descriptor, err = c.repo.PushManifest(ctx, made.Raw, opts)
+	return made, err
+}
+
+// generate makes the manifest. Its payload depends on nothing but the image and the tag.
+func (c *call) generate(ctx context.Context, m berth.Manifest) (*schema1.Manifest, error) {
+	doc, err := manifest.Parse(m.Descriptor.MediaType, m.Raw)
+	if err != nil {
+		return nil, err
+	}
+	if doc.Config == nil {
+		return nil, fmt.Errorf("%w: it has no config", berth.ErrManifestInvalid)
+	}
+	config, err := c.readConfig(ctx, *doc.Config)
+	if err != nil {
+		return nil, err
+	}
+	key, err := c.schema1.key()
+	if err != nil {
+		return nil, err
+	}
+	src := schema1.Image{MediaType: m.Descriptor.MediaType, Manifest: m.Raw, Config: config}
+	to := schema1.Target{Ref: berth.Reference{Repository: c.req.Repository, Tag: c.req.Reference}, LibraryNamespace: libraryNamespace}
+	return schema1.Generate(src, to, key, time.Now())
+}
+
+func (c *call) readConfig(ctx context.Context, desc v1.Descriptor) ([]byte, error) {
+	blob, err := c.repo.OpenBlob(ctx, desc.Digest)
+	if err != nil {
+		return nil, err
+	}
+	defer blob.Close()
+	if blob.Descriptor().Size > berth.MaxManifestSize {
+		return nil, fmt.Errorf("%w: its config has %d bytes", berth.ErrSizeInvalid, blob.Descriptor().Size)
+	}
+	return io.ReadAll(blob)
+}
+
+// storeEmptyLayer makes sure of the blob that stands for layers that changed nothing.
+func (c *call) storeEmptyLayer(ctx context.Context) error {
+	if _, err := c.repo.StatBlob(ctx, schema1.EmptyLayerDigest); err == nil {
+		return nil
+	}
+	up, err := c.repo.NewUpload(ctx, &berth.UploadOptions{Algorithm: digest.SHA256})
+	if err != nil {
+		return err
+	}
+	if _, err := up.Write(schema1.EmptyLayer()); err != nil {
+		return errors.Join(err, up.Cancel(ctx))
+	}
+	_, err = up.Commit(ctx, schema1.EmptyLayerDigest)
+	return err
+}
