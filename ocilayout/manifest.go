@@ -24,7 +24,7 @@ func (r *repository) PushManifest(ctx context.Context, raw []byte, opts *berth.P
 	}
 	p := &push{repo: r, opts: opts, raw: raw}
 	if err := p.parse(); err != nil {
-		return v1.Descriptor{}, fmt.Errorf("%s: %w", r.name, err)
+		return v1.Descriptor{}, err
 	}
 	release, err := r.layout.recent.hold(ctx, p.touched()...)
 	if err != nil {

@@ -90,7 +90,7 @@ func (c *call) manifestPut() error {
 	}
 	desc, err := c.push(raw, opts)
 	if err != nil {
-		return c.refusedType(err)
+		return refusedType(err, opts.MediaType, raw)
 	}
 	c.pushed(desc, raw)
 	if entry != nil {
@@ -99,9 +99,13 @@ func (c *call) manifestPut() error {
 	return nil
 }
 
-// refusedType gives its status to a media type that is not taken.
-func (c *call) refusedType(err error) error {
-	if errors.Is(err, berth.ErrUnsupported) {
+// refusedType gives its status to a media type that is not taken, which is not the same as a registry that
+// takes no manifests.
+func refusedType(err error, mediaType string, raw []byte) error {
+	if !errors.Is(err, berth.ErrUnsupported) {
+		return err
+	}
+	if _, known := schema1.Open(mediaType, raw); errors.Is(known, berth.ErrUnsupported) {
 		return withStatus(http.StatusUnsupportedMediaType, err)
 	}
 	return err
@@ -114,7 +118,7 @@ func (c *call) admit(raw []byte, opts *berth.PushOptions) (*schema1.Entry, error
 	}
 	entry, err := schema1.Open(opts.MediaType, raw)
 	if err != nil {
-		return nil, c.refusedType(err)
+		return nil, refusedType(err, opts.MediaType, raw)
 	}
 	return entry, nil
 }

@@ -19,14 +19,17 @@ type pacedBody struct {
 }
 
 // pace gives the client its time for the first piece of the body, also where nobody reads it: the
-// server then reads on for a while to save the connection.
-func pace(w http.ResponseWriter, r *http.Request, stall time.Duration) {
+// server then reads on for a while to save the connection. It returns a copy of the request, because
+// net/http looks at the type of the body in its own.
+func pace(w http.ResponseWriter, r *http.Request, stall time.Duration) *http.Request {
 	if r.Body == nil || r.Body == http.NoBody {
-		return
+		return r
 	}
 	body := &pacedBody{ReadCloser: r.Body, conn: http.NewResponseController(w), stall: stall}
 	body.extend()
-	r.Body = body
+	paced := *r
+	paced.Body = body
+	return &paced
 }
 
 func (b *pacedBody) extend() {

@@ -118,7 +118,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *handler) serveHTTP(w http.ResponseWriter, r *http.Request) {
-	pace(w, r, h.gate.stall)
+	r = pace(w, r, h.gate.stall)
 	header := w.Header()
 	header["Docker-Distribution-Api-Version"] = apiVersion
 	header["X-Content-Type-Options"] = noSniff

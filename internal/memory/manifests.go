@@ -49,7 +49,7 @@ func (r *repository) PushManifest(_ context.Context, raw []byte, opts *berth.Pus
 	}
 	m, err := r.read(raw, opts)
 	if err != nil {
-		return v1.Descriptor{}, fmt.Errorf("%s: %w", r.name, err)
+		return v1.Descriptor{}, err
 	}
 	r.registry.mu.Lock()
 	defer r.registry.mu.Unlock()

@@ -2,6 +2,7 @@ package schema1
 
 import (
 	"encoding/json"
+	"fmt"
 	"mime"
 
 	"github.com/opencontainers/go-digest"
@@ -87,30 +88,35 @@ func (e *Entry) Verify(d digest.Digest) error {
 // Admit reads a manifest that is to enter a repository, and checks all that does not depend on what is
 // there: the options' digest, the tags, and of schema 1 every signature, the chain of the layers, and
 // that name and tag are those it is pushed to. In the library namespace the name may leave that out.
+// Every error, of several joined ones each, begins with the repository's name.
 //
 // Errors: those of Open; berth.ErrTagInvalid; berth.ErrDigestInvalid; of schema 1 those of
 // Manifest.Check, Manifest.Verify and Manifest.Chain.
 func Admit(repository string, raw []byte, opts *berth.PushOptions) (*Entry, error) {
 	for _, tag := range opts.Tags {
 		if err := berth.ValidateTag(tag); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", repository, err)
 		}
 	}
 	e, err := Open(opts.MediaType, raw)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", repository, err)
 	}
 	if e.Schema1 != nil {
 		if err := e.Schema1.admit(repository, opts); err != nil {
 			return nil, err
 		}
 	}
-	if opts.Digest != "" {
-		return e, e.Verify(opts.Digest)
+	if opts.Digest == "" {
+		return e, nil
+	}
+	if err := e.Verify(opts.Digest); err != nil {
+		return nil, fmt.Errorf("%s: %w", repository, err)
 	}
 	return e, nil
 }
 
+// admit checks what is particular to schema 1. Who is wrong about name, tag and digest is told all of it.
 func (m *Manifest) admit(repository string, opts *berth.PushOptions) error {
 	to := Target{Ref: berth.Reference{Repository: repository, Digest: opts.Digest}, LibraryNamespace: libraryNamespace}
 	errs := []error{m.checkName(to), m.checkDigest(to)}
@@ -118,16 +124,18 @@ func (m *Manifest) admit(repository string, opts *berth.PushOptions) error {
 		to.Ref.Tag = tag
 		errs = append(errs, m.checkTag(to))
 	}
-	if err := joined(errs...); err != nil {
-		return err
-	}
 	if m.Signed() {
-		if _, err := m.Verify(); err != nil {
-			return err
-		}
+		_, err := m.Verify()
+		errs = append(errs, err)
 	}
 	_, err := m.Chain()
-	return err
+	errs = append(errs, err)
+	for i, err := range errs {
+		if err != nil {
+			errs[i] = fmt.Errorf("%s: %w", repository, err)
+		}
+	}
+	return joined(errs...)
 }
 
 // Missing is the error for a child that a repository lacks: schema 1 has its own code for that.
