@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -366,5 +367,38 @@ func TestIndexesThatShareChildren(t *testing.T) {
 	again := openWith(t, dir, &Options{Rebuild: true})
 	if got := resolves(t, again, "app", "top"); got != desc.Digest {
 		t.Errorf("top is %q, want %s", got, desc.Digest)
+	}
+}
+
+// A client that knew no referrers API kept the list under a tag. Who is in it is listed by the API.
+func TestAReferrersTagIsTakenIn(t *testing.T) {
+	dir := t.TempDir()
+	from, err := Open(t.Context(), dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := repo(t, from, "app/hello")
+	subject := pushImage(t, r, "subject", "v1")
+	referrer := pushReferrer(t, r, subject.desc)
+	pushIndex(t, r, strings.Replace(string(subject.desc.Digest), ":", "-", 1), referrer)
+	if err := errors.Join(from.Close(), os.RemoveAll(filepath.Join(dir, ".berth"))); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, dir, func(index *v1.Index) { // as another program would have written it
+		index.Annotations = nil
+		for i := range index.Manifests {
+			index.Manifests[i].Annotations = map[string]string{v1.AnnotationRefName: index.Manifests[i].Annotations[v1.AnnotationRefName]}
+		}
+	})
+	l := open(t, dir)
+	var found []digest.Digest
+	for desc, err := range repo(t, l, "app/hello").Referrers(t.Context(), subject.desc.Digest, nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, desc.Digest)
+	}
+	if len(found) != 1 || found[0] != referrer.Digest {
+		t.Errorf("got %v, want %s", found, referrer.Digest)
 	}
 }

@@ -25,10 +25,6 @@ import (
 )
 
 const (
-	// abandonedAfter is how long an upload may rest before its bytes are thrown away.
-	abandonedAfter = 24 * time.Hour
-	// sweepEvery is how often abandoned uploads are looked for.
-	sweepEvery = time.Hour
 	// maxRestingHashes bounds the hash states that are kept for uploads between two requests; an
 	// upload whose state was dropped is hashed once more from its file.
 	maxRestingHashes = 1024
@@ -56,6 +52,8 @@ type uploadTable struct {
 	mu sync.Mutex // guards the fields below, and the users of every state
 	// swept is when abandoned files were last looked for.
 	swept time.Time
+	// resting is how many files may be left for later, at most: it is counted anew where it matters.
+	resting int
 	// live maps an upload's path to its state.
 	live map[string]*uploadState
 }
@@ -151,6 +149,9 @@ func (r *repository) NewUpload(ctx context.Context, opts *berth.UploadOptions) (
 	}
 	if !algorithm.Available() {
 		return nil, fmt.Errorf("%w: algorithm %.20q is not available here", berth.ErrDigestInvalid, algorithm)
+	}
+	if err := r.layout.admitUpload(); err != nil {
+		return nil, err
 	}
 	if err := r.layout.throttle(ctx); err != nil {
 		return nil, err
@@ -387,6 +388,7 @@ func (u *upload) Close() error {
 		return err
 	}
 	u.over = true
+	u.repo.layout.uploads.left()
 	err = u.closeFile()
 	if u.unsound {
 		u.state.hash = nil
@@ -425,42 +427,4 @@ func (u *upload) forget() {
 	}
 	u.state.hash = nil
 	u.repo.layout.uploads.release(u.path, u.state)
-}
-
-// inUse reports whether somebody has the upload of that path, or waits for it.
-func (t *uploadTable) inUse(path string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	state := t.live[path]
-	return state != nil && state.users > 0
-}
-
-// sweepDue reports whether it is time to look for abandoned uploads again.
-func (l *Layout) sweepDue() bool {
-	l.uploads.mu.Lock()
-	defer l.uploads.mu.Unlock()
-	due := time.Since(l.uploads.swept) > sweepEvery
-	if due {
-		l.uploads.swept = time.Now()
-	}
-	return due
-}
-
-// sweepIngest throws away what nobody will come back for. At the start that is also every file that
-// only a running process finishes.
-func (l *Layout) sweepIngest(starting bool) error {
-	entries, err := fs.ReadDir(l.dir.Root().FS(), ingestPath)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		name := ingestPath + "/" + e.Name()
-		info, err := e.Info()
-		left := err == nil && l.ago(info.ModTime()) > abandonedAfter && !l.uploads.inUse(name)
-		if left || starting && strings.HasPrefix(e.Name(), durable.TempPrefix) {
-			l.log.Info("abandoned upload removed", "file", e.Name())
-			l.dir.Root().Remove(name)
-		}
-	}
-	return nil
 }
