@@ -51,7 +51,8 @@ func (b *betweenLease) Listen(ctx context.Context, opts plugin.ListenOptions) (p
 	if err != nil {
 		return endpoint, err
 	}
-	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: endpoint.Address})
+	target := &url.URL{Scheme: "http", Host: endpoint.Address}
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
 	b.proxy = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b.show(r)
 		proxy.ServeHTTP(w, r.WithContext(context.WithoutCancel(r.Context())))

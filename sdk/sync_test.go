@@ -88,7 +88,7 @@ func (denying) Authorize(*http.Request, server.Access) error {
 	return fmt.Errorf("%w: the project is archived", berth.ErrDenied)
 }
 
-func (denying) Challenge(server.Access) string { return "" }
+func (denying) Challenge(*http.Request, server.Access, error) string { return "" }
 
 func TestPlanSyncTellsTheRegistrysOwnWords(t *testing.T) {
 	host := serveRemote(t, &server.Options{Authorizer: denying{}})

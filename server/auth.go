@@ -1,33 +1,37 @@
 package server
 
 import (
-	"bufio"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
-	"fmt"
-	"io"
 	"net/http"
-	"net/url"
-	"slices"
 	"strings"
-	"sync"
 
-	"golang.org/x/crypto/bcrypt"
-
-	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/internal/ocirequest"
 )
 
 // Authorizer decides whether a request may do what it asks for. Its methods may run at once.
+//
+// What it can do beyond that is found by type: see [TokenServer] and [ClassAuthorizer].
 type Authorizer interface {
-	// Authorize returns nil, berth.ErrUnauthorized if it does not know who asks, or
-	// berth.ErrDenied if it does.
+	// Authorize returns nil, berth.ErrUnauthorized if it does not know who asks or if another
+	// token would be let in, berth.ErrDenied if none would, or berth.ErrTooManyRequests.
 	Authorize(r *http.Request, access Access) error
-	// Challenge is the WWW-Authenticate header (RFC 9110, 11.6.1) for a request that was not
-	// authorized.
-	Challenge(access Access) string
+	// Challenge is the WWW-Authenticate header (RFC 9110, 11.6.1) for a request that is answered
+	// with 401. The reason is what Authorize has returned.
+	Challenge(r *http.Request, access Access, reason error) string
+}
+
+// TokenServer is an [Authorizer] that gives the tokens itself that its challenges ask for: it answers
+// at [TokenPath]. The name by which a client calls the server is checked before, as for all requests.
+type TokenServer interface {
+	ServeToken(w http.ResponseWriter, r *http.Request)
+}
+
+// ClassAuthorizer is an [Authorizer] that also decides which classes of manifests may be pushed.
+type ClassAuthorizer interface {
+	// AuthorizeClass is asked about a push that Authorize has let in, once the manifest is known.
+	// The class is what manifest.Document.Class returns, in lower case.
+	//
+	// Errors: berth.ErrDenied.
+	AuthorizeClass(r *http.Request, repository, class string) error
 }
 
 // Access is what a request asks for.
@@ -36,16 +40,40 @@ type Access struct {
 	Repository string
 	// Action is "pull", "push", "delete", or "catalog"; empty for a mere knock at /v2/.
 	Action string
+	// From is the repository that a mount would like to take its blob from. It need not be allowed:
+	// without it the mount becomes an upload. A challenge asks for it along with the rest.
+	From string
+}
+
+// scope is what a token needs to have for this, as distribution's "Token Scope Documentation" writes it.
+// Who pushes also looks, so one token is asked for that serves both.
+func (a Access) scope() string {
+	switch {
+	case a.Action == "catalog":
+		return "registry:catalog:*"
+	case a.Action == "" || a.Repository == "":
+		return ""
+	case a.Action != "push":
+		return "repository:" + a.Repository + ":" + a.Action
+	}
+	text := "repository:" + a.Repository + ":pull,push"
+	if a.From != "" && a.From != a.Repository {
+		text += " repository:" + a.From + ":pull"
+	}
+	return text
 }
 
 func (c *call) authorize() error {
 	if c.opts.Authorizer == nil {
 		return nil
 	}
-	access := Access{Repository: c.req.Repository, Action: actionOf(c.req.Kind)}
+	access := Access{Repository: c.req.Repository, Action: actionOf(c.req.Kind), From: c.req.From}
 	err := c.opts.Authorizer.Authorize(c.r, access)
-	if err != nil && statusOf(err) == http.StatusUnauthorized {
-		c.w.Header().Set("WWW-Authenticate", c.opts.Authorizer.Challenge(access))
+	if err == nil {
+		return nil
+	}
+	if statusOf(err) == http.StatusUnauthorized {
+		c.w.Header().Set("WWW-Authenticate", c.opts.Authorizer.Challenge(c.r, access, err))
 	}
 	return err
 }
@@ -64,147 +92,38 @@ func actionOf(kind ocirequest.Kind) string {
 	return "pull"
 }
 
-// basicChallenge asks for user name and password (RFC 7617).
-const basicChallenge = `Basic realm="berth", charset="UTF-8"`
-
-// Token authorizes whoever shows a secret: as a bearer token, or as the password of any user, which
-// is what clients can be given that know of passwords only.
-func Token(secret string) Authorizer { return tokenAuthorizer(secret) }
-
-type tokenAuthorizer string
-
-func (t tokenAuthorizer) Authorize(r *http.Request, _ Access) error {
-	shown, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok {
-		_, shown, _ = r.BasicAuth()
-	}
-	if t == "" || subtle.ConstantTimeCompare([]byte(shown), []byte(t)) != 1 {
-		return fmt.Errorf("%w: show the session's token", berth.ErrUnauthorized)
-	}
-	return nil
-}
-
-func (t tokenAuthorizer) Challenge(Access) string { return basicChallenge }
-
-// maxHtpasswdLine bounds a line of a password file.
-const maxHtpasswdLine = 1024
-
-// maxRemembered bounds the credentials whose check is remembered.
-const maxRemembered = 256
-
-// Htpasswd authorizes the users of an Apache password file, each for everything. Only bcrypt entries
-// are taken: htpasswd -B writes them.
-//
-// Errors name the line that does not parse.
-func Htpasswd(file io.Reader) (Authorizer, error) {
-	h := &htpasswd{users: map[string][]byte{}, known: map[[sha256.Size]byte]bool{}, secret: []byte(rand.Text())}
-	lines := bufio.NewScanner(file)
-	lines.Buffer(make([]byte, maxHtpasswdLine), maxHtpasswdLine)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		user, hash, ok := strings.Cut(line, ":")
-		if _, err := bcrypt.Cost([]byte(hash)); !ok || user == "" || err != nil {
-			return nil, fmt.Errorf("line %d: want USER:HASH with a bcrypt hash, as htpasswd -B writes it", n)
-		}
-		h.users[user] = []byte(hash)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, err
-	}
-	if len(h.users) == 0 {
-		return nil, fmt.Errorf("no user in it; make one with htpasswd -B -c FILE USER")
-	}
-	return h, nil
-}
-
-type htpasswd struct {
-	users  map[string][]byte
-	secret []byte // keys the digests in known, so that they tell nothing of a password
-
-	mu sync.Mutex // guards the fields below
-	// known remembers good credentials: bcrypt is slow by intent, and a push is many requests.
-	known map[[sha256.Size]byte]bool
-}
-
-func (h *htpasswd) Authorize(r *http.Request, _ Access) error {
-	user, password, ok := r.BasicAuth()
-	if !ok {
-		return fmt.Errorf("%w: user name and password are needed", berth.ErrUnauthorized)
-	}
-	if !h.check(user, password) {
-		return fmt.Errorf("%w: user name or password is wrong", berth.ErrUnauthorized)
-	}
-	return nil
-}
-
-func (h *htpasswd) Challenge(Access) string { return basicChallenge }
-
-func (h *htpasswd) check(user, password string) bool {
-	id := h.identify(user, password)
-	h.mu.Lock()
-	known := h.known[id]
-	h.mu.Unlock()
-	if known {
+// mayPull reports whether this request's sender may pull from a repository, with what was shown for the
+// request: a token that does not name the repository does not allow it, whoever it was given to.
+func (c *call) mayPull(repository string) bool {
+	if c.opts.Authorizer == nil {
 		return true
 	}
-	hash, ok := h.users[user]
-	if !ok {
-		hash = h.anyHash() // as slow as a wrong password, so that time does not tell who exists
-	}
-	if bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil || !ok {
-		return false
-	}
-	h.remember(id)
-	return true
+	return c.opts.Authorizer.Authorize(c.r, Access{Repository: repository, Action: "pull"}) == nil
 }
 
-func (h *htpasswd) identify(user, password string) (id [sha256.Size]byte) {
-	mac := hmac.New(sha256.New, h.secret)
-	io.WriteString(mac, user+"\x00"+password)
-	copy(id[:], mac.Sum(nil))
-	return id
+// judgesClasses reports whether it matters which class a manifest is of.
+func (c *call) judgesClasses() bool {
+	_, byWho := c.opts.Authorizer.(ClassAuthorizer)
+	return byWho || len(c.opts.Policy.Allow)+len(c.opts.Policy.Deny) > 0
 }
 
-func (h *htpasswd) anyHash() []byte {
-	for _, hash := range h.users {
-		return hash
+// checkClass reports whether manifests of a class may be pushed to the request's repository: at all, and
+// by who sent the request.
+//
+// Errors: berth.ErrDenied.
+func (c *call) checkClass(class string) error {
+	if err := c.opts.Policy.check(class); err != nil {
+		return err
+	}
+	if by, ok := c.opts.Authorizer.(ClassAuthorizer); ok {
+		return by.AuthorizeClass(c.r, c.req.Repository, class)
 	}
 	return nil
 }
 
-func (h *htpasswd) remember(id [sha256.Size]byte) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.known) >= maxRemembered {
-		clear(h.known)
-	}
-	h.known[id] = true
-}
-
-// checkOrigin refuses what a browser may have been tricked into sending.
-func (c *call) checkOrigin() error {
-	if !c.ownHost(hostname(c.r.Host)) {
-		return fmt.Errorf("%w: %.100q is not a name of this registry", berth.ErrDenied, c.r.Host)
-	}
-	origin := c.r.Header.Get("Origin")
-	if u, err := url.Parse(origin); origin != "" && (err != nil || u.Host != c.r.Host) {
-		return fmt.Errorf("%w: no requests from web pages", berth.ErrDenied)
-	}
-	if site := c.r.Header.Get("Sec-Fetch-Site"); site == "cross-site" || site == "same-site" {
-		return fmt.Errorf("%w: no requests from web pages", berth.ErrDenied)
-	}
-	return nil
-}
-
-// ownHost reports whether a name is this machine's loopback interface, or one that was configured.
-func (c *call) ownHost(name string) bool {
-	return ocirequest.IsLoopback(name) || slices.Contains(c.opts.Hosts, strings.ToLower(strings.TrimSuffix(name, ".")))
-}
-
-// hostname is a Host header without its port and without brackets.
-func hostname(host string) string {
-	return (&url.URL{Host: host}).Hostname()
+// bearer returns the bearer token that a request shows (RFC 6750, 2.1). The scheme is compared without
+// case (RFC 9110, 11.1).
+func bearer(r *http.Request) (token string, ok bool) {
+	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	return token, ok && strings.EqualFold(scheme, "Bearer")
 }

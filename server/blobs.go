@@ -72,8 +72,13 @@ func (c *call) uploadStart() error {
 	return c.begin(&berth.UploadOptions{Algorithm: c.req.Algorithm})
 }
 
+// uploadMount begins an upload where the caller may not pull what would be mounted: as if it were not there.
 func (c *call) uploadMount() error {
-	return c.begin(&berth.UploadOptions{Algorithm: c.req.Digest.Algorithm(), Mount: c.req.Digest, From: c.req.From})
+	opts := &berth.UploadOptions{Algorithm: c.req.Digest.Algorithm(), Mount: c.req.Digest, From: c.req.From}
+	if c.opts.Authorizer != nil {
+		opts.MayMount = c.mayPull
+	}
+	return c.begin(opts)
 }
 
 func (c *call) begin(opts *berth.UploadOptions) error {

@@ -52,7 +52,9 @@ func FuzzRequest(f *testing.F) {
 		if w.Code < 200 || w.Code >= 500 {
 			t.Errorf("status %d: %s", w.Code, w.Body)
 		}
-		var answer struct{ Errors []struct{ Code, Message string } }
+		var answer struct {
+			Errors []struct{ Code, Message string }
+		}
 		if w.Code < 400 || method == http.MethodHead || w.Code == http.StatusRequestedRangeNotSatisfiable {
 			return
 		}

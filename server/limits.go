@@ -42,15 +42,15 @@ const (
 	patience = 5 * time.Second
 )
 
-// gate counts what is under way.
-type gate struct {
+// limiter counts what is under way.
+type limiter struct {
 	requests, uploads *semaphore.Weighted
 	small, large      *semaphore.Weighted
 	stall             time.Duration
 }
 
-func newGate(l Limits) *gate {
-	return &gate{
+func newLimiter(l Limits) *limiter {
+	return &limiter{
 		requests: semaphore.NewWeighted(int64(orDefault(l.Requests, defaultRequests))),
 		uploads:  semaphore.NewWeighted(int64(orDefault(l.Uploads, defaultUploads))),
 		small:    semaphore.NewWeighted(maxSmall),
@@ -67,14 +67,14 @@ func orDefault[T int | time.Duration](value, otherwise T) T {
 }
 
 // enter counts a request of a kind. leave ends it.
-func (g *gate) enter(kind ocirequest.Kind) (leave func(), err error) {
+func (l *limiter) enter(kind ocirequest.Kind) (leave func(), err error) {
 	if !bringsBytes(kind) {
 		return func() {}, nil
 	}
-	if !g.uploads.TryAcquire(1) {
+	if !l.uploads.TryAcquire(1) {
 		return nil, busy("uploads")
 	}
-	return func() { g.uploads.Release(1) }, nil
+	return func() { l.uploads.Release(1) }, nil
 }
 
 func bringsBytes(kind ocirequest.Kind) bool {
@@ -90,9 +90,9 @@ const sizeUnknown = -1
 
 // reserve waits until there is room in memory for something of a size, or of one that is not known.
 func (c *call) reserve(size int64) (release func(), err error) {
-	room := c.gate.large
+	room := c.limiter.large
 	if size >= 0 && size <= smallBody {
-		room = c.gate.small
+		room = c.limiter.small
 	}
 	if room.TryAcquire(1) {
 		return func() { room.Release(1) }, nil

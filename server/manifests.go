@@ -111,16 +111,16 @@ func refusedType(err error, mediaType string, raw []byte) error {
 	return err
 }
 
-// admit reads a manifest before it is stored, where somebody wants to know what it is.
+// admit reads a manifest before it is stored, where it matters what it is.
 func (c *call) admit(raw []byte, opts *berth.PushOptions) (*schema1.Entry, error) {
-	if c.opts.Notify == nil {
+	if c.opts.Notify == nil && !c.judgesClasses() {
 		return nil, nil
 	}
 	entry, err := schema1.Open(opts.MediaType, raw)
 	if err != nil {
 		return nil, refusedType(err, opts.MediaType, raw)
 	}
-	return entry, nil
+	return entry, c.checkClass(entry.Class())
 }
 
 // pushed answers that a manifest is stored, by its digest and with its tags.

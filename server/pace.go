@@ -57,7 +57,7 @@ type pacedWriter struct {
 }
 
 func (c *call) paced() *pacedWriter {
-	return &pacedWriter{c.w, http.NewResponseController(c.w), c.gate.stall}
+	return &pacedWriter{c.w, http.NewResponseController(c.w), c.limiter.stall}
 }
 
 // Unwrap is for http.ResponseController.

@@ -28,9 +28,13 @@ import (
 type Options struct {
 	// Authorizer decides who may do what. Nil: everybody may do everything.
 	Authorizer Authorizer
-	// Hosts are the names, without a port, that clients may use for this server, beside those of
-	// the loopback interface.
+	// Hosts are the names that clients may use for this server: "registry.example.com" with any port,
+	// "registry.example.com:5000" with that, IPv6 addresses in brackets. Beside them there are, with the
+	// port that the server listens at, the names of the loopback interface and the address at which a
+	// client has reached the server.
 	Hosts []string
+	// Policy says which classes of manifests may be pushed. The zero value: all.
+	Policy Policy
 	// ReadOnly refuses whatever would change the registry.
 	ReadOnly bool
 	// AllowMissing takes images and indexes whose children are missing.
@@ -50,6 +54,17 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// Validate says what is wrong with a name of Hosts or a pattern of Policy. [New] takes them as they are; such
+// ones let nobody in.
+func (o *Options) Validate() error {
+	for _, host := range o.Hosts {
+		if err := validateHost(host); err != nil {
+			return err
+		}
+	}
+	return o.Policy.Validate()
+}
+
 // New returns the handler for a registry. Options are copied. The handler may serve requests at once, as
 // many as the limits allow. It has no state that outlives it, and needs no end.
 func New(registry berth.Registry, opts *Options) http.Handler {
@@ -60,7 +75,7 @@ func New(registry berth.Registry, opts *Options) http.Handler {
 	if h.opts.Logger == nil {
 		h.opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	h.gate = newGate(h.opts.Limits)
+	h.limiter = newLimiter(h.opts.Limits)
 	return h
 }
 
@@ -68,7 +83,7 @@ type handler struct {
 	registry berth.Registry
 	opts     Options
 	schema1  *schema1Maker
-	gate     *gate
+	limiter  *limiter
 }
 
 // The headers of every answer. They are never changed.
@@ -118,7 +133,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *handler) serveHTTP(w http.ResponseWriter, r *http.Request) {
-	r = pace(w, r, h.gate.stall)
+	r = pace(w, r, h.limiter.stall)
 	header := w.Header()
 	header["Docker-Distribution-Api-Version"] = apiVersion
 	header["X-Content-Type-Options"] = noSniff
@@ -129,12 +144,16 @@ func (h *handler) serveHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *call) serve() error {
-	if !c.gate.requests.TryAcquire(1) {
+	if !c.limiter.requests.TryAcquire(1) {
 		return busy("requests")
 	}
-	defer c.gate.requests.Release(1)
+	defer c.limiter.requests.Release(1)
 	if err := c.checkOrigin(); err != nil {
 		return err
+	}
+	if tokens, ok := c.opts.Authorizer.(TokenServer); ok && c.r.URL.Path == TokenPath {
+		tokens.ServeToken(c.w, c.r)
+		return nil
 	}
 	req, err := ocirequest.Parse(c.r.Method, c.r.URL)
 	if err != nil {
@@ -152,7 +171,7 @@ func (c *call) serve() error {
 			return err
 		}
 	}
-	leave, err := c.gate.enter(req.Kind)
+	leave, err := c.limiter.enter(req.Kind)
 	if err != nil {
 		return err
 	}
