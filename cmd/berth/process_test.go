@@ -53,7 +53,7 @@ func startServe(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Value(processes{}).(map[string]*running)[args[0]] = p
 }
 
-var readyLine = regexp.MustCompile(`^serving (.+) at http://(127\.0\.0\.1:[0-9]+)\n$`)
+var readyLine = regexp.MustCompile(`^serving (.+) at https?://((?:127\.0\.0\.1|\[::\]):[0-9]+)\n$`)
 
 // addressIn reads the line that tells that a registry answers: as people read it, or as data.
 func addressIn(ts *testscript.TestScript, line string) string {

@@ -167,12 +167,15 @@ func names(ts *testscript.TestScript, neg bool, args []string) {
 
 // htpasswd FILE USER PASSWORD
 //
-// Writes a password file.
+// Adds a user to a password file.
 func htpasswd(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg || len(args) != 3, "htpasswd FILE USER PASSWORD")
 	hash, err := bcrypt.GenerateFromPassword([]byte(args[2]), bcrypt.MinCost)
 	ts.Check(err)
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), fmt.Appendf(nil, "%s:%s\n", args[1], hash), 0o600))
+	file, err := os.OpenFile(ts.MkAbs(args[0]), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	ts.Check(err)
+	_, err = fmt.Fprintf(file, "%s:%s\n", args[1], hash)
+	ts.Check(errors.Join(err, file.Close()))
 }
 
 // login HOST USER PASSWORD
@@ -223,7 +226,8 @@ func called(ts *testscript.TestScript, neg bool, args []string) {
 
 // get STATUS URL [USER PASSWORD]
 //
-// Asks as any HTTP client does. The answer is the standard output.
+// Asks as any HTTP client does, one that believes in the certificate in $CA if that is set. The answer is the
+// standard output.
 func get(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg || (len(args) != 2 && len(args) != 4), "get STATUS URL [USER PASSWORD]")
 	req, err := http.NewRequest(http.MethodGet, args[1], nil)
@@ -232,7 +236,9 @@ func get(ts *testscript.TestScript, neg bool, args []string) {
 		req.SetBasicAuth(args[2], args[3])
 	}
 	req.Header.Set("Accept", strings.Join(manifest.MediaTypes(), ", "))
-	resp, err := http.DefaultClient.Do(req)
+	client := clientWith(ts, ts.Getenv("CA"))
+	defer client.CloseIdleConnections()
+	resp, err := client.Do(req)
 	ts.Check(err)
 	defer resp.Body.Close()
 	_, err = io.Copy(ts.Stdout(), resp.Body)

@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -11,69 +13,165 @@ import (
 	"github.com/berthoci/berth/server"
 )
 
+// serving is what berth serve was asked for.
+type serving struct {
+	opts       embedded.ServeOptions
+	durability choiceValue
+	passwords  string // file of
+	access     string // file of the rules
+}
+
 func (a *app) serve() *cobra.Command {
-	var opts embedded.ServeOptions
-	var passwords string
-	durability := choiceValue{chosen: "process", words: []string{"process", "power"}}
+	s := serving{durability: choiceValue{chosen: "process", words: []string{"process", "power"}}}
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the layout as a registry, until interrupted",
 		Long: `Serve the layout as a registry, until interrupted. When it answers it prints one line with its address.
-Any program on this machine may use it, unless --htpasswd asks for a password.
+Any program on this machine may use it, unless --htpasswd or --access say who may.
+
+With --htpasswd alone each user may do everything. With --access clients get tokens, for what the rules
+in that file allow; what no rule allows is denied:
+
+  rules:
+    - users: [ada]
+      repositories: ["app/**"]
+      actions: [pull, push, delete]
+    - users: ["*"]                    # whoever has logged in
+      repositories: ["**"]
+      actions: [pull]
+      catalog: true
+    - anonymous: true                 # everybody
+      repositories: ["public/*"]
+      actions: [pull]
+
+A rule may also have classes: [GLOB...], as --allow-class has them, for what may be pushed by it. Both
+files are read once.
+
+Addresses that others can reach are served only with --tls-cert and --tls-key, and with --htpasswd or
+--access. A certificate that is renewed is taken without a restart. Requests are answered only under the
+names of this machine's loopback interface or the address itself, with the port that is listened at, and
+under those that --host adds: no web page can reach the registry under a name of its own.
+
+The class of a manifest is its artifact type, else its config's media type, else its own media type. With
+--allow-class only such manifests can be pushed, with --deny-class no such; in both * stands for anything
+but a slash, and ** for anything.
 
 What is pushed outlives the process, however that ends, and a second later a power cut as well; with
 --durability power each answer waits for the disk.`,
 		Example: `  berth serve
   berth serve --addr 127.0.0.1:0 --htpasswd users
+  berth serve --htpasswd users --access rules.yaml --allow-class 'application/vnd.oci.image.*'
+  berth serve --addr :443 --host registry.example.com --tls-cert cert.pem --tls-key key.pem --htpasswd users
   berth serve --durability power`,
 		Args: arguments(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			opts.Logger = a.logger()
-			if err := a.mayBeMade(); err != nil {
-				return err
-			}
-			err := authorize(&opts, passwords)
-			if err == nil {
-				opts.Layout, err = a.layoutDir()
-			}
-			if err != nil {
-				return err
-			}
-			opts.Durability = durability.chosen
-			opts.Ready = func(address string) { a.ready(opts.Layout, address) }
-			return embedded.Serve(cmd.Context(), opts)
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.runServe(cmd, &s) },
 	}
-	flags := cmd.Flags()
-	opts.Address = "127.0.0.1:5000"
-	flags.Var((*addressValue)(&opts.Address), "addr", "loopback `HOST:PORT`; port 0 is any that is free")
-	flags.Var((*textValue)(&passwords), "htpasswd", "ask for user and password, of this `FILE` as htpasswd -B -c FILE USER writes it")
-	flags.Var(&durability, "durability", "what an answer promises to outlive, `process|power`: the end of the process, or a power cut")
-	flags.BoolVar(&opts.Server.ReadOnly, "read-only", false, "refuse pushes and deletes")
-	flags.BoolVar(&opts.Server.AllowMissing, "allow-sparse", false, "take images and indexes whose children are missing")
+	s.flags(cmd)
 	return cmd
 }
 
-func authorize(opts *embedded.ServeOptions, passwords string) error {
-	if passwords == "" {
-		return nil
+func (s *serving) flags(cmd *cobra.Command) {
+	opts, flags := &s.opts, cmd.Flags()
+	opts.Address = "127.0.0.1:5000"
+	flags.Var((*addressValue)(&opts.Address), "addr", "listen at `HOST:PORT`; port 0 is any that is free")
+	flags.Var((*nameValue)(&opts.Server.Hosts), "host", "answer to this name too, `HOST[:PORT]`; may be repeated")
+	flags.Var((*textValue)(&opts.CertFile), "tls-cert", "serve https with the certificate in this PEM `FILE`, and those of its issuers behind it")
+	flags.Var((*textValue)(&opts.KeyFile), "tls-key", "and with the private key in this PEM `FILE`")
+	flags.Var((*textValue)(&s.passwords), "htpasswd", "ask for user and password, of this `FILE` as htpasswd -B -c FILE USER writes it")
+	flags.Var((*textValue)(&s.access), "access", "give tokens by the rules in this YAML `FILE`, to the users of --htpasswd and to who is anonymous")
+	flags.Var((*classValue)(&opts.Server.Policy.Allow), "allow-class", "take only manifests of this class, a `GLOB`; may be repeated")
+	flags.Var((*classValue)(&opts.Server.Policy.Deny), "deny-class", "take no manifests of this class, a `GLOB`; may be repeated")
+	flags.Var(&s.durability, "durability", "what an answer promises to outlive, `process|power`: the end of the process, or a power cut")
+	flags.BoolVar(&opts.Server.ReadOnly, "read-only", false, "refuse pushes and deletes")
+	flags.BoolVar(&opts.Server.AllowMissing, "allow-sparse", false, "take images and indexes whose children are missing")
+}
+
+func (a *app) runServe(cmd *cobra.Command, s *serving) error {
+	s.opts.Logger = a.logger()
+	if err := s.fit(); err != nil {
+		return usageError{err}
 	}
-	file, err := os.Open(passwords)
+	if err := a.mayBeMade(); err != nil {
+		return err
+	}
+	err := s.authorize()
+	if err == nil {
+		s.opts.Layout, err = a.layoutDir()
+	}
 	if err != nil {
-		return fmt.Errorf("--htpasswd: %w", err)
+		return err
 	}
-	defer file.Close()
-	if opts.Server.Authorizer, err = server.Htpasswd(file); err != nil {
-		return fmt.Errorf("--htpasswd %s: %w", passwords, err)
+	s.opts.Durability = s.durability.chosen
+	s.opts.Ready = func(address string) { a.ready(s.opts.Layout, s.scheme(), address) }
+	return embedded.Serve(cmd.Context(), s.opts)
+}
+
+// fit says which flags do not go together.
+func (s *serving) fit() error {
+	if (s.opts.CertFile == "") != (s.opts.KeyFile == "") {
+		return errors.New("--tls-cert and --tls-key go together: add the other one")
+	}
+	guard := embedded.Guard{TLS: s.opts.CertFile != "", Auth: s.passwords != "" || s.access != ""}
+	if err := embedded.CheckAddress(s.opts.Address, guard); err != nil {
+		return fmt.Errorf("invalid argument %q for \"--addr\" flag: %w", s.opts.Address, err)
 	}
 	return nil
 }
 
+// authorize reads who may do what.
+func (s *serving) authorize() error {
+	var users *server.Passwords
+	if s.passwords != "" {
+		var err error
+		if users, err = fromFile("--htpasswd", s.passwords, server.Htpasswd); err != nil {
+			return err
+		}
+		s.opts.Server.Authorizer = users
+	}
+	if s.access == "" {
+		return nil
+	}
+	rules, err := fromFile("--access", s.access, server.ParseRules)
+	if err != nil {
+		return err
+	}
+	s.opts.Server.Authorizer, err = issuer(rules, users)
+	return err
+}
+
+// issuer gives tokens to users; without any, to those who are anonymous.
+func issuer(rules server.Rules, users *server.Passwords) (*server.Issuer, error) {
+	if users == nil {
+		return server.NewIssuer(rules, nil)
+	}
+	return server.NewIssuer(rules, users)
+}
+
+// fromFile parses the file that a flag names.
+func fromFile[T any](flag, name string, parse func(io.Reader) (T, error)) (parsed T, err error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return parsed, fmt.Errorf("%s: %w", flag, err)
+	}
+	defer file.Close()
+	if parsed, err = parse(file); err != nil {
+		err = fmt.Errorf("%s %s: %w", flag, name, err)
+	}
+	return parsed, err
+}
+
+func (s *serving) scheme() string {
+	if s.opts.CertFile != "" {
+		return "https"
+	}
+	return "http"
+}
+
 // ready tells that requests are answered now: the line can be waited for, as data it is one line too.
-func (a *app) ready(layout, address string) {
+func (a *app) ready(layout, scheme, address string) {
 	if a.json {
-		json.NewEncoder(os.Stdout).Encode(map[string]string{"layout": layout, "address": address})
+		json.NewEncoder(os.Stdout).Encode(map[string]string{"layout": layout, "address": address, "url": scheme + "://" + address})
 		return
 	}
-	fmt.Printf("serving %s at http://%s\n", layout, address)
+	fmt.Printf("serving %s at %s://%s\n", layout, scheme, address)
 }

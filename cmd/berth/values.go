@@ -14,6 +14,7 @@ import (
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/sdk"
 	"github.com/berthoci/berth/sdk/embedded"
+	"github.com/berthoci/berth/server"
 )
 
 // durationValue is a flag's value: a duration as Go writes it, or a number of days or weeks.
@@ -177,7 +178,8 @@ func (v *hostsValue) Set(s string) error {
 	return nil
 }
 
-// addressValue is a flag's value: where a registry is served.
+// addressValue is a flag's value: where a registry is served. Whether others may reach it there depends on
+// other flags.
 type addressValue string
 
 func (v *addressValue) String() string { return string(*v) }
@@ -188,7 +190,35 @@ func (*addressValue) Type() string { return "HOST:PORT" }
 // Set reads it.
 func (v *addressValue) Set(s string) error {
 	*v = addressValue(s)
-	return embedded.CheckAddress(s)
+	return embedded.CheckAddress(s, embedded.Guard{TLS: true, Auth: true})
+}
+
+// nameValue is a flag's value: names that a registry answers to.
+type nameValue []string
+
+func (v *nameValue) String() string { return strings.Join(*v, ",") }
+
+// Type is how the help calls it.
+func (*nameValue) Type() string { return "HOST[:PORT]" }
+
+// Set reads one more.
+func (v *nameValue) Set(s string) error {
+	*v = append(*v, s)
+	return (&server.Options{Hosts: []string{s}}).Validate()
+}
+
+// classValue is a flag's value: patterns of classes of manifests.
+type classValue []string
+
+func (v *classValue) String() string { return strings.Join(*v, ",") }
+
+// Type is how the help calls it.
+func (*classValue) Type() string { return "GLOB" }
+
+// Set reads one more.
+func (v *classValue) Set(s string) error {
+	*v = append(*v, s)
+	return server.Policy{Allow: []string{s}}.Validate()
 }
 
 // choiceValue is a flag's value: one of few words, the first of which is the default.

@@ -68,6 +68,30 @@ func TestFlagsOfOtherKinds(t *testing.T) {
 			t.Errorf("%q is taken for a host", bad)
 		}
 	}
+	var names nameValue
+	for _, name := range []string{"registry.example.com", "[::1]:5000"} {
+		if err := names.Set(name); err != nil {
+			t.Error(err)
+		}
+	}
+	if names.String() != "registry.example.com,[::1]:5000" || names.Set("http://a") == nil || names.Set("") == nil {
+		t.Errorf("got %q", names)
+	}
+	var classes classValue
+	for _, class := range []string{"application/vnd.oci.image.*", "**"} {
+		if err := classes.Set(class); err != nil {
+			t.Error(err)
+		}
+	}
+	if classes.String() != "application/vnd.oci.image.*,**" || classes.Set("[") == nil || classes.Set("") == nil {
+		t.Errorf("got %q", classes)
+	}
+	var address addressValue
+	for text, good := range map[string]bool{"127.0.0.1:5000": true, ":443": true, "0.0.0.0:0": true, "nowhere": false, "": false, "a:b": false} {
+		if err := address.Set(text); (err == nil) != good {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
 	var text textValue
 	if err := text.Set(""); err == nil || text.String() != "" {
 		t.Errorf("what is empty is taken: %v", err)

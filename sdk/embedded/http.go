@@ -44,6 +44,14 @@ func newHTTPServer(registry berth.Registry, opts *server.Options) *httpServer {
 	return s
 }
 
+// serve answers at a listener until shutdown: in https if there is a certificate.
+func (s *httpServer) serve(listener net.Listener) error {
+	if s.TLSConfig != nil {
+		return s.ServeTLS(listener, "", "")
+	}
+	return s.Serve(listener)
+}
+
 // note keeps account of the connections that have asked nothing yet.
 func (s *httpServer) note(conn net.Conn, state http.ConnState) {
 	s.mu.Lock()

@@ -330,7 +330,7 @@ func TestAddresses(t *testing.T) {
 		":5000":           "only loopback",
 		"example.com:80":  "only loopback",
 	} {
-		err := embedded.CheckAddress(address)
+		err := embedded.CheckAddress(address, embedded.Guard{})
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %q", address, err, want)
 		}
