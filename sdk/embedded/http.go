@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/berthoci/berth"
@@ -18,6 +17,11 @@ const (
 	drainTimeout = 5 * time.Second
 	// headerTimeout bounds how long a client may take to say what it wants.
 	headerTimeout = 10 * time.Second
+	// writeTimeout bounds how long a client may take for an answer; one that is a blob has more time as it
+	// moves.
+	writeTimeout = time.Minute
+	// maxHeader bounds the head of a request, in bytes. Those of clients with tokens have a few thousand.
+	maxHeader = 64 << 10
 	// idleTimeout bounds how long a connection may rest between two requests.
 	idleTimeout = 2 * time.Minute
 )
@@ -26,19 +30,18 @@ const (
 // five seconds for connections that have asked nothing yet, and clients open such in reserve.
 type httpServer struct {
 	http.Server
-
-	mu     sync.Mutex // guards the fields below
-	silent map[net.Conn]bool
-	ending bool
+	crowd *crowd
 }
 
 func newHTTPServer(registry berth.Registry, opts *server.Options) *httpServer {
-	s := &httpServer{silent: map[net.Conn]bool{}}
+	s := &httpServer{crowd: newCrowd(maxConns)}
 	s.Server = http.Server{
 		Handler:           server.New(registry, opts),
 		ReadHeaderTimeout: headerTimeout,
+		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
-		ConnState:         s.note,
+		MaxHeaderBytes:    maxHeader,
+		ConnState:         s.crowd.note,
 		ErrorLog:          slog.NewLogLogger(opts.Logger.Handler(), slog.LevelDebug),
 	}
 	return s
@@ -46,34 +49,16 @@ func newHTTPServer(registry berth.Registry, opts *server.Options) *httpServer {
 
 // serve answers at a listener until shutdown: in https if there is a certificate.
 func (s *httpServer) serve(listener net.Listener) error {
+	bounded := &crowdedListener{listener, s.crowd, s.TLSConfig == nil}
 	if s.TLSConfig != nil {
-		return s.ServeTLS(listener, "", "")
+		return s.ServeTLS(bounded, "", "")
 	}
-	return s.Serve(listener)
-}
-
-// note keeps account of the connections that have asked nothing yet.
-func (s *httpServer) note(conn net.Conn, state http.ConnState) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case state != http.StateNew:
-		delete(s.silent, conn)
-	case s.ending:
-		conn.Close()
-	default:
-		s.silent[conn] = true
-	}
+	return s.Serve(bounded)
 }
 
 // shutdown ends the server: requests that are under way may finish, but not for ever.
 func (s *httpServer) shutdown() error {
-	s.mu.Lock()
-	s.ending = true
-	for conn := range s.silent {
-		conn.Close()
-	}
-	s.mu.Unlock()
+	s.crowd.end()
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	err := s.Shutdown(ctx)
