@@ -2,7 +2,7 @@
 
 TOOLS := $(CURDIR)/bin/tools
 VERSION_OF_TOOLS := internal/tools/go.mod
-MODULES := . internal/e2e internal/tools
+MODULES := . internal/e2e internal/e2e/buildkit internal/tools
 ROUNDS ?= 1000
 CUTS ?= 100
 PUSHES ?= 10000
@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build ## do the main job once: build, push, pin, sync
 	@mkdir -p out/demo
@@ -46,8 +46,12 @@ powercut: ## cut the power of a store under load CUTS times, and look at what it
 bench: ## compare the store with its floors: ratios of medians, of one run
 	go test ./ocilayout -run '^$$' -bench . -benchtime 1x -timeout 30m
 
-e2e: ## drive real programs: skopeo, umoci, crane, regctl, distribution
+e2e: ## drive real programs: docker, podman, buildah, BuildKit, skopeo, crane, regctl, a browser and more
 	cd internal/e2e && go test -count=1 -timeout 20m ./...
+
+conformance: build ## run the distribution specification's suite, which CONFORMANCE=PATH names
+	@cd internal/e2e && go build -o $(CURDIR)/bin/conformance ./conformance
+	@conformance bin/berth "$(CONFORMANCE)"
 
 generate: $(TOOLS)/buf ## generate the control plane's code from its .proto
 	buf lint
@@ -75,4 +79,4 @@ $(TOOLS)/buf: $(VERSION_OF_TOOLS)
 	cd internal/tools && go build -o $(TOOLS)/ github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 	@touch $@
 
-.PHONY: help demo build test race lint bench torture powercut e2e generate generate-check tidy-check cross clean
+.PHONY: help demo build test race lint bench torture powercut e2e conformance generate generate-check tidy-check cross clean

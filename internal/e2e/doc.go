@@ -8,7 +8,11 @@
 // -count=1 because go test does not know that berth itself is an input, and would repeat an old
 // result.
 //
-// skopeo, umoci and script must be installed, the Debian packages skopeo, umoci and bsdutils: a test
-// that lacks one fails. crane, regctl and the distribution registry are built from the tool lines of
-// this module's go.mod, and berth from the tree that it lies in. Nothing but loopback is spoken to.
+// The programs must be installed, in Debian the packages skopeo, umoci, docker.io, podman, buildah, runc,
+// chromium and a few that are there anyway: a test that lacks one fails, and names it. crane, regctl and
+// the distribution registry are built from the tool lines of this module's go.mod, BuildKit from those of
+// the module in buildkit, and berth from the tree that it lies in. Nothing but loopback is spoken to.
+//
+// What mounts something or starts a daemon needs root, and is skipped without. A daemon has all its files
+// in the test's own directories, and ends with the test.
 package e2e

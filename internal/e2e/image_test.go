@@ -158,12 +158,17 @@ func (s *shell) layer(size int) []byte {
 	s.Helper()
 	content := make([]byte, size)
 	rand.Read(content)
-	var layer bytes.Buffer
-	w := gzip.NewWriter(&layer)
+	return s.compress(content)
+}
+
+func (s *shell) compress(content []byte) []byte {
+	s.Helper()
+	var compressed bytes.Buffer
+	w := gzip.NewWriter(&compressed)
 	_, err := w.Write(content)
 	s.check(err)
 	s.check(w.Close())
-	return layer.Bytes()
+	return compressed.Bytes()
 }
 
 func (s *shell) writeIndex(dir, tag string, root v1.Descriptor) {

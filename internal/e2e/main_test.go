@@ -22,6 +22,7 @@ var built = []string{
 
 // packages are the Debian packages of the programs that must be installed.
 var packages = map[string]string{"skopeo": "skopeo", "umoci": "umoci", "script": "bsdutils", "sh": "dash",
+	"docker": "docker.io", "dockerd": "docker.io", "ctr": "containerd", "runc": "runc", "podman": "podman", "buildah": "buildah", "chromium": "chromium",
 	"mkfs.ext4": "e2fsprogs", "mount": "mount", "umount": "mount", "xfs_io": "xfsprogs"}
 
 func TestMain(m *testing.M) {

@@ -53,6 +53,11 @@ func (s *shell) with(variables ...string) *shell {
 	return &shell{T: s.T, dir: s.dir, temp: s.temp, env: append(slices.Clone(s.env), variables...)}
 }
 
+// in is the same shell for a subtest.
+func (s *shell) in(t *testing.T) *shell {
+	return &shell{T: t, dir: s.dir, temp: s.temp, env: s.env}
+}
+
 // path is a path in the test's own directory.
 func (s *shell) path(elements ...string) string {
 	return filepath.Join(append([]string{s.dir}, elements...)...)
@@ -140,8 +145,13 @@ type process struct {
 // start starts a program, which ends with the test at the latest.
 func (s *shell) start(name string, args ...string) *process {
 	s.Helper()
-	p := &process{shell: s, ended: make(chan struct{})}
-	p.cmd = s.command(context.Background(), name, args...)
+	return s.launch(s.command(context.Background(), name, args...))
+}
+
+// launch starts a command as start does.
+func (s *shell) launch(cmd *exec.Cmd) *process {
+	s.Helper()
+	p := &process{shell: s, cmd: cmd, ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	s.check(p.cmd.Start())
 	go func() {
@@ -188,6 +198,15 @@ func (p *process) stop() {
 	p.poll("the end of "+p.cmd.Path, p.hasEnded)
 	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
 		p.Errorf("%s ended with %d:\n%s", p.cmd.Path, code, &p.stderr)
+	}
+}
+
+// end asks a daemon to end, whatever it says to that: what it has started and mounted goes only then.
+func (p *process) end() {
+	p.Helper()
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	if !within(patience, p.hasEnded) {
+		p.Errorf("%s has not ended within %v:\n%s", p.cmd.Path, patience, &p.stderr)
 	}
 }
 
