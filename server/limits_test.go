@@ -68,7 +68,7 @@ func (c *client) upload(addr string) {
 }
 
 func TestUploadsBeyondTheLimit(t *testing.T) {
-	f := serve(t, &server.Options{Limits: server.Limits{Uploads: 1}})
+	f := serve(t, &server.Options{Limits: server.Limits{Uploads: 1, Patience: 10 * time.Millisecond}})
 	addr := f.listen()
 	first, second := dial(t, addr), dial(t, addr)
 	first.upload(addr)
@@ -92,6 +92,25 @@ func TestUploadsBeyondTheLimit(t *testing.T) {
 	third := dial(t, addr)
 	third.upload(addr)
 	if resp := third.hear(); resp.StatusCode != http.StatusContinue {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+}
+
+// Who waits gets the place that is given up.
+func TestAnUploadWaitsForItsTurn(t *testing.T) {
+	f := serve(t, &server.Options{Limits: server.Limits{Uploads: 1, Patience: time.Minute}})
+	addr := f.listen()
+	first, second := dial(t, addr), dial(t, addr)
+	first.upload(addr)
+	if resp := first.hear(); resp.StatusCode != http.StatusContinue {
+		t.Fatalf("status %d", resp.StatusCode)
+	}
+	second.upload(addr)
+	first.say("0123456789")
+	if resp := first.hear(); resp.StatusCode != http.StatusAccepted {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+	if resp := second.hear(); resp.StatusCode != http.StatusContinue {
 		t.Errorf("status %d", resp.StatusCode)
 	}
 }

@@ -171,7 +171,7 @@ func (c *call) serve() error {
 			return err
 		}
 	}
-	leave, err := c.limiter.enter(req.Kind)
+	leave, err := c.limiter.enter(c.r.Context(), req.Kind)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,7 @@ type serving struct {
 	durability choiceValue
 	passwords  string // file of
 	access     string // file of the rules
+	accessLog  string // file, or "-"
 }
 
 func (a *app) serve() *cobra.Command {
@@ -81,6 +83,10 @@ func (s *serving) flags(cmd *cobra.Command) {
 	flags.Var((*textValue)(&s.access), "access", "give tokens by the rules in this YAML `FILE`, to the users of --htpasswd and to who is anonymous")
 	flags.Var((*classValue)(&opts.Server.Policy.Allow), "allow-class", "take only manifests of this class, a `GLOB`; may be repeated")
 	flags.Var((*classValue)(&opts.Server.Policy.Deny), "deny-class", "take no manifests of this class, a `GLOB`; may be repeated")
+	flags.Var((*textValue)(&s.accessLog), "access-log", "write a line about each request to the end of this `FILE`; - is standard error")
+	flags.IntVar(&opts.Server.Limits.Requests, "max-requests", 0, "answer at most so many requests at once, and turn others away; 0 is 1024")
+	flags.IntVar(&opts.Server.Limits.Uploads, "max-uploads", 0, "take the bytes of at most so many blobs at once, others wait; 0 is 128")
+	flags.Var((*sizeValue)(&opts.Server.MinChunk), "min-chunk", "ask clients for chunks of at least this `SIZE`, like 16MiB")
 	flags.Var(&s.durability, "durability", "what an answer promises to outlive, `process|power`: the end of the process, or a power cut")
 	flags.BoolVar(&opts.Server.ReadOnly, "read-only", false, "refuse pushes and deletes")
 	flags.BoolVar(&opts.Server.AllowMissing, "allow-sparse", false, "take images and indexes whose children are missing")
@@ -101,15 +107,46 @@ func (a *app) runServe(cmd *cobra.Command, s *serving) error {
 	if err != nil {
 		return err
 	}
+	if s.accessLog != "" {
+		out, err := a.logTo(s.accessLog)
+		if err != nil {
+			return fmt.Errorf("--access-log: %w", err)
+		}
+		defer out.Close()
+		s.opts.Server.AccessLog = a.lines(out)
+	}
 	s.opts.Durability = s.durability.chosen
 	s.opts.Ready = func(address string) { a.ready(s.opts.Layout, s.scheme(), address) }
 	return embedded.Serve(cmd.Context(), s.opts)
+}
+
+// logTo opens a file to write at its end.
+func (a *app) logTo(name string) (io.WriteCloser, error) {
+	if name == "-" {
+		return nopCloser{os.Stderr}, nil
+	}
+	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+// lines logs for people, or, with --json, for programs.
+func (a *app) lines(out io.Writer) *slog.Logger {
+	if a.json {
+		return slog.New(slog.NewJSONHandler(out, nil))
+	}
+	return slog.New(slog.NewTextHandler(out, nil))
 }
 
 // fit says which flags do not go together.
 func (s *serving) fit() error {
 	if (s.opts.CertFile == "") != (s.opts.KeyFile == "") {
 		return errors.New("--tls-cert and --tls-key go together: add the other one")
+	}
+	if s.opts.Server.Limits.Requests < 0 || s.opts.Server.Limits.Uploads < 0 {
+		return errors.New("--max-requests and --max-uploads are numbers from 1; 0 is the default")
 	}
 	guard := embedded.Guard{TLS: s.opts.CertFile != "", Auth: s.passwords != "" || s.access != ""}
 	if err := embedded.CheckAddress(s.opts.Address, guard); err != nil {
