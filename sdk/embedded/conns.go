@@ -29,6 +29,7 @@ const noRoom = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Type
 // silent for longest goes, and where none is, no new one is let in.
 type crowd struct {
 	most     int
+	settled  time.Duration
 	refusals chan struct{}
 
 	mu     sync.Mutex // guards the fields below
@@ -44,8 +45,8 @@ type silence struct {
 	fresh bool // it has asked nothing yet
 }
 
-func newCrowd(most int) *crowd {
-	return &crowd{most: most, refusals: make(chan struct{}, maxRefusals), conns: map[net.Conn]*list.Element{}, silent: list.New()}
+func newCrowd(most int, settled time.Duration) *crowd {
+	return &crowd{most: most, settled: settled, refusals: make(chan struct{}, maxRefusals), conns: map[net.Conn]*list.Element{}, silent: list.New()}
 }
 
 // note keeps account of a connection's state.
@@ -76,7 +77,7 @@ func (c *crowd) admit() bool {
 		return true
 	}
 	longest := c.silent.Front()
-	if longest == nil || time.Since(longest.Value.(silence).since) < settled {
+	if longest == nil || time.Since(longest.Value.(silence).since) < c.settled {
 		return false
 	}
 	gone := c.silent.Remove(longest).(silence).conn

@@ -34,7 +34,7 @@ type httpServer struct {
 }
 
 func newHTTPServer(registry berth.Registry, opts *server.Options) *httpServer {
-	s := &httpServer{crowd: newCrowd(maxConns)}
+	s := &httpServer{crowd: newCrowd(maxConns, settled)}
 	s.Server = http.Server{
 		Handler:           server.New(registry, opts),
 		ReadHeaderTimeout: headerTimeout,

@@ -1,0 +1,116 @@
+package embedded
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// crowded serves with room for two connections, and returns where.
+func crowded(t *testing.T, settled time.Duration, handler http.HandlerFunc) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &httpServer{crowd: newCrowd(2, settled)}
+	s.Handler, s.ConnState = handler, s.crowd.note
+	served := make(chan error, 1)
+	go func() { served <- s.serve(listener) }()
+	t.Cleanup(func() {
+		if err := errors.Join(s.shutdown(), s.Close()); err != nil {
+			t.Error(err)
+		}
+		<-served
+	})
+	return listener.Addr().String()
+}
+
+type visitor struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+func visit(t *testing.T, addr string) *visitor {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return &visitor{conn, bufio.NewReader(conn)}
+}
+
+// ask sends a request and returns the status of the answer, or 0 where the server has hung up.
+func (v *visitor) ask() int {
+	fmt.Fprint(v, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	return v.hear()
+}
+
+func (v *visitor) hear() int {
+	resp, err := http.ReadResponse(v.in, nil)
+	if err != nil {
+		return 0
+	}
+	io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
+}
+
+func TestTheLongestSilentMakesRoom(t *testing.T) {
+	addr := crowded(t, 0, func(http.ResponseWriter, *http.Request) {})
+	first, second := visit(t, addr), visit(t, addr)
+	for _, v := range []*visitor{first, second} {
+		if got := v.ask(); got != http.StatusOK {
+			t.Fatalf("status %d", got)
+		}
+	}
+	for visit(t, addr).ask() != http.StatusOK {
+		time.Sleep(time.Millisecond) // the server has not noted yet that they are silent
+	}
+	if gone := (first.ask() == 0) != (second.ask() == 0); !gone {
+		t.Error("not one of the first two had to go")
+	}
+}
+
+func TestWhereAllAreBusyANewOneIsTold(t *testing.T) {
+	begun, release := make(chan struct{}), make(chan struct{})
+	addr := crowded(t, 0, func(http.ResponseWriter, *http.Request) {
+		begun <- struct{}{}
+		<-release
+	})
+	var busy []*visitor
+	for range 2 {
+		v := visit(t, addr)
+		fmt.Fprint(v, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		busy = append(busy, v)
+		<-begun
+	}
+	if got := visit(t, addr).ask(); got != http.StatusTooManyRequests {
+		t.Errorf("a third got status %d", got)
+	}
+	close(release)
+	for _, v := range busy {
+		if got := v.hear(); got != http.StatusOK {
+			t.Errorf("who was busy got status %d", got)
+		}
+	}
+}
+
+// Who has only just connected is given time to say something.
+func TestWhoIsNewIsNotSentAway(t *testing.T) {
+	addr := crowded(t, time.Hour, func(http.ResponseWriter, *http.Request) {})
+	first, second := visit(t, addr), visit(t, addr)
+	if got := visit(t, addr).ask(); got != http.StatusTooManyRequests {
+		t.Errorf("a third got status %d", got)
+	}
+	for _, v := range []*visitor{first, second} {
+		if got := v.ask(); got != http.StatusOK {
+			t.Errorf("status %d", got)
+		}
+	}
+}
