@@ -43,8 +43,8 @@ powercut: ## cut the power of a store under load CUTS times, and look at what it
 	go build -o bin/torture ./cmd/torture
 	bin/torture powercut --cuts $(CUTS)
 
-bench: ## compare the store with its floors: ratios of medians, of one run
-	go test ./ocilayout -run '^$$' -bench . -benchtime 1x -timeout 30m
+bench: ## compare store and server with their floors: ratios of medians, of one run
+	go test ./ocilayout ./server -run '^$$' -bench . -benchtime 1x -timeout 30m
 
 e2e: ## drive real programs: docker, podman, buildah, BuildKit, skopeo, crane, regctl, a browser and more
 	cd internal/e2e && go test -count=1 -timeout 20m ./...

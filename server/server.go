@@ -8,11 +8,25 @@
 // says what answers it. What the registry returns as an error is sent as the specification's error
 // body, one entry for each joined error.
 //
+// # What is served
+//
+// Bytes are never encoded anew, and media types never rewritten. A client that says in its Accept fields
+// what it reads gets what is stored if it reads that, by tag the linux/amd64 image of a Docker list
+// that it does not read, and, if it reads Docker's schema 1 alone, a manifest of that, which is made and
+// stored: see manifest.Negotiate. Conditions (If-Match, If-None-Match) and ranges are those of RFC 9110.
+//
 // # Who may ask
 //
-// The handler answers only requests whose Host header is one of its own names, so that a web page
-// cannot reach it by pointing a name of its own at this machine (DNS rebinding), and none that a
-// browser sends on behalf of another site. It sends no CORS header.
+// The handler answers only requests whose Host header is one of its own names, with its own port, so that
+// a web page cannot reach it by pointing a name of its own at this machine (DNS rebinding), and none that
+// a browser sends on behalf of another site. It sends no CORS header. An [Authorizer] decides about all
+// else: [Token], [Passwords], or an [Issuer] of tokens that follow [Rules].
+//
+// # What one client can do to another
+//
+// No lock is held while a client is waited for. [Limits] bound how much is under way at once, and how long
+// a client may stand still in the middle of a body. Headers and idle connections are for the http.Server to
+// bound: ReadHeaderTimeout, IdleTimeout, and WriteTimeout, which this handler extends as a blob moves.
 package server
 
 import (
