@@ -130,22 +130,17 @@ func (c *call) uploadStatus() error {
 	return nil
 }
 
-func (c *call) uploadChunk() error {
-	up, err := c.resume()
-	if err != nil {
-		return err
-	}
-	defer up.Close()
-	if err := c.receive(up); err != nil {
-		return err
-	}
-	return c.accept(up)
-}
+func (c *call) uploadChunk() error { return c.uploadMore((*call).accept) }
 
 func (c *call) uploadFinish() error {
 	if c.req.Digest == "" {
 		return fmt.Errorf("%w: the digest parameter is missing", berth.ErrDigestInvalid)
 	}
+	return c.uploadMore((*call).commit)
+}
+
+// uploadMore takes the request's body into an upload, and goes on from there.
+func (c *call) uploadMore(then func(*call, berth.Upload) error) error {
 	up, err := c.resume()
 	if err != nil {
 		return err
@@ -154,7 +149,7 @@ func (c *call) uploadFinish() error {
 	if err := c.receive(up); err != nil {
 		return err
 	}
-	return c.commit(up)
+	return then(c, up)
 }
 
 func (c *call) uploadCancel() error {
