@@ -93,8 +93,11 @@ func TestManifestsThatLie(t *testing.T) {
 	}{
 		"other bytes under a digest":   {string(emptyDigest), answer(200, other, "Content-Type", v1.MediaTypeImageIndex), berth.ErrDigestInvalid},
 		"other bytes than it tells":    {"v1", answer(200, other, "Content-Type", v1.MediaTypeImageIndex, "Docker-Content-Digest", string(emptyDigest)), berth.ErrDigestInvalid},
+		"a web page under a digest":    {string(emptyDigest), answer(200, "<html>", "Content-Type", "text/html"), berth.ErrDigestInvalid},
+		"no manifest, as it is told":   {"v1", answer(200, "{}", "Content-Type", v1.MediaTypeImageManifest, "Docker-Content-Digest", string(digest.FromString("{}"))), berth.ErrManifestInvalid},
 		"a web page":                   {"v1", answer(200, "<html>", "Content-Type", "text/html"), berth.ErrManifestInvalid},
 		"an image that says it is not": {"v1", answer(200, emptyIndex, "Content-Type", v1.MediaTypeImageManifest), berth.ErrManifestInvalid},
+		"more than that, by digest":    {string(emptyDigest), answer(200, strings.Repeat(" ", berth.MaxManifestSize+10), "Content-Type", v1.MediaTypeImageIndex), berth.ErrSizeInvalid},
 		"more than a manifest may be":  {"v1", answer(200, strings.Repeat(" ", berth.MaxManifestSize+10), "Content-Type", v1.MediaTypeImageIndex), berth.ErrSizeInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {

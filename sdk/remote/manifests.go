@@ -109,19 +109,31 @@ func (r *Repository) verify(ref string, h http.Header, raw []byte) (v1.Descripto
 	if !isManifest(declared) {
 		declared = "" // some servers say text/plain: then the manifest's own word counts
 	}
-	e, err := schema1.Open(declared, raw)
-	if err != nil {
-		return v1.Descriptor{}, err
-	}
-	want := e.Descriptor.Digest
-	if told := headerDigest(h); told != "" {
-		want = told
-	}
+	want := headerDigest(h)
 	if ocirequest.IsDigest(ref) {
 		want = digest.Digest(ref)
 	}
+	e, err := schema1.Open(declared, raw)
+	switch {
+	case err != nil:
+		return v1.Descriptor{}, unread(want, raw, err)
+	case want == "":
+		want = e.Descriptor.Digest
+	}
 	err = e.Verify(want)
 	return e.Descriptor, err
+}
+
+// unread is why a manifest that does not parse is refused. Where it is not what was asked for, what is wrong
+// in it is of no account.
+func unread(want digest.Digest, raw []byte, err error) error {
+	if want == "" || errors.Is(err, berth.ErrSizeInvalid) {
+		return err
+	}
+	if mismatch := manifest.Verify(v1.Descriptor{Digest: want, Size: int64(len(raw))}, raw); mismatch != nil {
+		return mismatch
+	}
+	return err
 }
 
 func isManifest(mediaType string) bool {
