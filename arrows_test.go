@@ -35,9 +35,9 @@ var rooms = map[string][]string{
 	"sdk/source":                {".", "manifest", "internal/durable", "sdk/remote"},
 	"sdk/pin":                   {".", "manifest", "manifest/schema1", "internal/durable", "sdk/remote"},
 	"sdk/sync":                  {".", "manifest", "internal/durable", "sdk/remote"},
-	"sdk":                       {".", "manifest", "host", "plugin", "sdk/pin", "sdk/remote", "sdk/remote/auth", "sdk/source", "sdk/sync"},
+	"sdk":                       {".", "manifest", "manifest/schema1", "host", "plugin", "sdk/pin", "sdk/remote", "sdk/remote/auth", "sdk/source", "sdk/sync"},
 	"sdk/embedded":              {".", "host", "internal/control", "ocilayout", "plugin", "server"},
-	"cmd/berth":                 {".", "host", "manifest", "sdk", "sdk/embedded", "sdk/pin", "sdk/source", "sdk/sync", "server"},
+	"cmd/berth":                 {".", "host", "manifest", "sdk", "sdk/embedded", "sdk/pin", "sdk/remote", "sdk/source", "sdk/sync", "server"},
 	"examples/quickstart":       {"sdk", "sdk/pin", "sdk/source"},
 	"examples/quickstart/hello": {},
 }

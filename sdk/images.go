@@ -136,6 +136,7 @@ func (m *Images) FetchReference(ctx context.Context, reference string) (berth.Ma
 // location is a reference, and the repository that it leads to.
 type location struct {
 	reference string
+	ref       berth.Reference // the reference without its host
 	local     bool
 	repo      *remote.Repository
 	target    string // tag or digest
@@ -159,7 +160,7 @@ func (m *Images) locate(reference string) (location, error) {
 		return location{}, fmt.Errorf("%s: %w: no layout is open, and the reference has no host", reference, berth.ErrUnsupported)
 	}
 	repo, err := registry.Open(ref.Repository)
-	return location{reference, hostname == "", repo, ref.WithDefaultTag().Target(), ref.Target() == ""}, err
+	return location{reference, ref, hostname == "", repo, ref.WithDefaultTag().Target(), ref.Target() == ""}, err
 }
 
 // plain tells what is missing in the layout as its user would say it.

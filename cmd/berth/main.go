@@ -23,6 +23,7 @@ import (
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/sdk/embedded"
+	"github.com/berthoci/berth/sdk/remote"
 )
 
 func main() {
@@ -76,8 +77,12 @@ func run(ctx context.Context, args []string) int {
 	return exitUsage
 }
 
-// isUsage reports whether an error is about nothing but what was typed.
+// isUsage reports whether an error is about nothing but what was typed. What a registry refuses is not,
+// whatever code it gives that.
 func isUsage(err error) bool {
+	if _, refused := err.(*remote.Error); refused {
+		return false
+	}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return !slices.ContainsFunc(joined.Unwrap(), func(part error) bool { return !isUsage(part) })
 	}

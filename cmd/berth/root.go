@@ -46,7 +46,8 @@ func (a *app) root() *cobra.Command {
 	flags.BoolVar(&a.json, "json", false, "print data as JSON")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log what goes on")
 	flags.Var((*hostsValue)(&a.plainHTTP), "plain-http", "speak http to this remote `HOST[:PORT]`; may be repeated")
-	root.AddCommand(a.serve(), a.push(), a.pull(), a.ls(), a.resolve(), a.pin(), a.sync(), a.gc(), a.fsck(), a.checkout())
+	root.AddCommand(a.serve(), a.push(), a.pull(), a.ls(), a.resolve(), a.inspect(),
+		a.tag(), a.rm(), a.referrers(), a.pin(), a.sync(), a.gc(), a.fsck(), a.checkout())
 	return root
 }
 
