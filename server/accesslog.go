@@ -18,7 +18,7 @@ func (h *handler) logged(w http.ResponseWriter, r *http.Request) {
 		slog.String("path", path),
 		slog.Int("status", answer.status),
 		slog.Int64("bytes", answer.bytes),
-		slog.Duration("took", time.Since(begin)),
+		slog.Float64("ms", float64(time.Since(begin).Microseconds())/1000),
 		slog.String("client", r.RemoteAddr),
 		slog.String("agent", r.UserAgent()),
 	)

@@ -93,6 +93,12 @@ func Htpasswd(file io.Reader) (*Passwords, error) {
 	return p, nil
 }
 
+// Has reports whether there is a user of that name.
+func (p *Passwords) Has(name string) bool {
+	_, found := p.users[name]
+	return found
+}
+
 // add takes one line.
 func (p *Passwords) add(line string, n int) error {
 	if line == "" || line[0] == '#' {

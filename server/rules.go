@@ -149,7 +149,22 @@ func (r *Rule) validate() error {
 			return err
 		}
 	}
+	for _, pattern := range r.Repositories {
+		if strings.Contains(pattern, ":") || strings.ToLower(pattern) != pattern {
+			return fmt.Errorf("no repository has a name like %.100q: names have no host, no tag and no upper case letters", pattern)
+		}
+	}
 	return nil
+}
+
+// Users lists the users that the rules name, each once, and "*" if everybody who has logged in is among
+// them.
+func (rs Rules) Users() (names []string) {
+	for _, r := range rs {
+		names = append(names, r.Users...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // covers reports whether a rule is for a user.

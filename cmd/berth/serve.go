@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -46,8 +47,9 @@ in that file allow; what no rule allows is denied:
       repositories: ["public/*"]
       actions: [pull]
 
-A rule may also have classes: [GLOB...], as --allow-class has them, for what may be pushed by it. Both
-files are read once.
+The actions are pull, push, delete, and "*" for all of them; to push is not to pull, and most clients look
+before they push: give both. A rule may also have classes: [GLOB...], as --allow-class has them, for what
+may be pushed by it. Both files are read once.
 
 Addresses that others can reach are served only with --tls-cert and --tls-key, and with --htpasswd or
 --access. A certificate that is renewed is taken without a restart. Requests are answered only under the
@@ -56,13 +58,19 @@ under those that --host adds: no web page can reach the registry under a name of
 
 The class of a manifest is its artifact type, else its config's media type, else its own media type. With
 --allow-class only such manifests can be pushed, with --deny-class no such; in both * stands for anything
-but a slash, and ** for anything.
+but a slash, and ** for anything. Images of docker and of OCI are two classes, and an index is one more:
+
+  --allow-class 'application/vnd.oci.image.*' --allow-class 'application/vnd.docker.container.image.*'
+  --allow-class 'application/vnd.docker.distribution.manifest.list.*'
+
+A line of the access log has method, path, status, bytes (sent), ms, client and agent.
 
 What is pushed outlives the process, however that ends, and a second later a power cut as well; with
 --durability power each answer waits for the disk.`,
 		Example: `  berth serve
   berth serve --addr 127.0.0.1:0 --htpasswd users
-  berth serve --htpasswd users --access rules.yaml --allow-class 'application/vnd.oci.image.*'
+  berth serve --htpasswd users --access rules.yaml
+  berth serve --deny-class 'application/vnd.docker.plugin.*'
   berth serve --addr :443 --host registry.example.com --tls-cert cert.pem --tls-key key.pem --htpasswd users
   berth serve --durability power`,
 		Args: arguments(cobra.NoArgs),
@@ -172,8 +180,25 @@ func (s *serving) authorize() error {
 	if err != nil {
 		return err
 	}
+	if err := s.strangers(rules, users); err != nil {
+		return err
+	}
 	s.opts.Server.Authorizer, err = issuer(rules, users)
 	return err
+}
+
+// strangers tells of users that have rules and no password.
+func (s *serving) strangers(rules server.Rules, users *server.Passwords) error {
+	named := rules.Users()
+	if users == nil && len(named) > 0 {
+		return fmt.Errorf("--access %s: it has rules for %s, and nobody can log in; add --htpasswd FILE", s.access, strings.Join(named, ", "))
+	}
+	for _, name := range named {
+		if name != "*" && !users.Has(name) {
+			warn(fmt.Sprintf("--access %s has rules for %s, who is not in --htpasswd %s", s.access, name, s.passwords))
+		}
+	}
+	return nil
 }
 
 // issuer gives tokens to users; without any, to those who are anonymous.
