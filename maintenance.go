@@ -108,8 +108,8 @@ type FsckReport struct {
 	Bytes     int64 `json:"bytes"`
 	Manifests int   `json:"manifests"`
 	Tags      int   `json:"tags"`
-	// Sparse counts the images and indexes some of whose children are not in their repository: they
-	// were pushed so, or found so.
+	// Sparse counts the images and indexes that came without some of their children, by a push that was
+	// allowed to or in index.json, and lack some still. What was taken away since is a Problem.
 	Sparse int `json:"sparse,omitempty"`
 	// Unknown counts files under blobs/ that belong to no repository; a collection removes them.
 	Unknown  int       `json:"unknown,omitempty"`

@@ -185,16 +185,22 @@ func (c *check) checkManifests(ctx context.Context) error {
 
 func (c *check) checkManifest(ctx context.Context, e entry) error {
 	_, wrong := c.layout.readManifest(e.rec.descriptor(e.digest))
-	references, sparse, err := c.layout.around(e)
+	references, missing, err := c.layout.around(e)
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
 	c.report.Manifests++
-	if sparse {
+	if len(missing) > 0 && e.rec.Sparse {
 		c.report.Sparse++
 	}
 	c.mu.Unlock()
+	for _, child := range missing {
+		if !e.rec.Sparse {
+			c.add(berth.Problem{Kind: berth.ProblemMissing, Digest: child, References: references,
+				Detail: "it was taken out of its repository, and the image needs it"})
+		}
+	}
 	if wrong == nil {
 		return c.layout.findManifest(ctx, e)
 	}
@@ -237,22 +243,23 @@ func (l *Layout) findManifest(ctx context.Context, e entry) error {
 	}})
 }
 
-// around returns the names that a manifest has in its repository, and whether children of it are not
-// there.
-func (l *Layout) around(e entry) (references []string, sparse bool, err error) {
+// around returns the names that a manifest has in its repository, and which children of it are not there.
+func (l *Layout) around(e entry) (references []string, missing []digest.Digest, err error) {
 	err = l.db.View(func(tx *bolt.Tx) error {
 		for _, tag := range tagsOf(tx, e.repo, e.digest) {
 			references = append(references, e.repo+":"+tag)
 		}
 		for _, child := range e.rec.Children {
-			sparse = sparse || !isMember(tx, e.repo, child)
+			if !isMember(tx, e.repo, child) {
+				missing = append(missing, child)
+			}
 		}
 		return nil
 	})
 	if len(references) == 0 {
 		references = []string{e.repo + "@" + string(e.digest)}
 	}
-	return references, sparse, err
+	return references, missing, err
 }
 
 // holds reports whether a manifest is a member of a repository.

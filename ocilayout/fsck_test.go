@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
 
@@ -124,5 +125,34 @@ func TestACheckCountsSparseImagesAndUnknownFiles(t *testing.T) {
 	}
 	if report := fsck(t, l, true); report.Sparse != 1 || report.Unknown != 1 || len(report.Problems) != 0 {
 		t.Errorf("got %+v, want one sparse image, one unknown file and no problem", report)
+	}
+}
+
+// What somebody took out of a repository though an image there needs it is found, also if the bytes are
+// there for others; what never was there is not missed.
+func TestACheckFindsWhatWasTakenOut(t *testing.T) {
+	l := open(t, t.TempDir())
+	r := repo(t, l, "app/hello")
+	img := pushImage(t, r, "layer", "v1")
+	pushImage(t, repo(t, l, "app/other"), "layer", "v1")
+	absent := v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: digest.FromString("absent"), Size: 1}
+	raw := encode(t, v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{absent}})
+	if _, err := r.PushManifest(t.Context(), raw, &berth.PushOptions{AllowMissing: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.DeleteBlob(t.Context(), img.layer.Digest); err != nil {
+		t.Fatal(err)
+	}
+	report, err := l.Fsck(t.Context(), nil)
+	if err != nil || len(report.Problems) != 1 || report.Sparse != 1 {
+		t.Fatalf("got %+v, %v", report, err)
+	}
+	p := report.Problems[0]
+	if p.Kind != berth.ProblemMissing || p.Digest != img.layer.Digest || !slices.Equal(p.References, []string{"app/hello:v1"}) {
+		t.Errorf("got %+v", p)
+	}
+	pushImage(t, r, "layer", "v1")
+	if report, err := l.Fsck(t.Context(), nil); err != nil || len(report.Problems) != 0 {
+		t.Errorf("pushed again: %+v, %v", report, err)
 	}
 }

@@ -86,6 +86,8 @@ type manifestRecord struct {
 	Signed   *v1.Descriptor  `json:"signed,omitempty"`
 	Subject  digest.Digest   `json:"subject,omitempty"`
 	Children []digest.Digest `json:"children,omitempty"` // all that it names, its subject left out
+	// Sparse: when the manifest came, not all children were there, and nobody minded.
+	Sparse bool `json:"sparse,omitempty"`
 	// Idle is when the manifest came, or last lost a tag: seconds since 1970.
 	Idle int64 `json:"idle,omitempty"`
 }

@@ -243,6 +243,7 @@ func enter(tx *bolt.Tx, repo string, m member) error {
 			return err
 		}
 	}
+	rec.Sparse = slices.ContainsFunc(rec.Children, func(child digest.Digest) bool { return !isMember(tx, repo, child) })
 	if m.doc.Subject != nil {
 		rec.Subject = m.doc.Subject.Digest
 		referrer := rec.descriptor(m.desc.Digest)
