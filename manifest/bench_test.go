@@ -24,11 +24,11 @@ func manifestOf(n int, annotations string) []byte {
 		v1.MediaTypeImageManifest, v1.MediaTypeImageConfig, digest.FromString("config"), strings.Join(layers, ",\n"), annotations)
 }
 
-// largeManifests are of nearly the largest size, each full of something else.
+// largeManifests are of nearly the largest size, or have nearly the most members, each full of something else.
 func largeManifests() map[string][]byte {
 	full := func(from string, each func(i int) string) string {
 		var b strings.Builder
-		for i := 0; b.Len() < berth.MaxManifestSize-4096; i++ {
+		for i := 0; b.Len() < berth.MaxManifestSize-4096 && i < maxMembers-100; i++ {
 			b.WriteString(from)
 			b.WriteString(each(i))
 			from = ","

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,9 @@ import (
 const (
 	// maxDepth of nested objects and arrays. A manifest has about five levels, a config six.
 	maxDepth = 64
+	// maxMembers of all objects and arrays together. One takes three bytes of text and a hundred of memory
+	// where it is read; a manifest with 10,000 layers has some 60,000.
+	maxMembers = 100_000
 	// fewKeys are looked through one by one, which is faster than a map.
 	fewKeys = 32
 )
@@ -39,7 +43,8 @@ func (e *JSONError) Unwrap() error { return berth.ErrManifestInvalid }
 //     replace;
 //   - no object has a key twice, however its characters are escaped: of two values one reader takes
 //     the first, another the last;
-//   - objects and arrays are nested at most 64 deep, for a reader that recurses.
+//   - objects and arrays are nested at most 64 deep, for a reader that recurses;
+//   - they have at most 100,000 members together, for a reader that keeps them all.
 //
 // The image specification asks for the first two ("Considerations", JSON, by way of RFC 7493).
 // Numbers are not looked at, nor is whether a key is known.
@@ -62,6 +67,15 @@ func syntaxError(raw []byte) error {
 	return failed
 }
 
+// checkMembers refuses what has too many members, before anything is made of them. Most texts do not have
+// that many commas, and are not looked at any closer.
+func checkMembers(raw []byte) error {
+	if bytes.Count(raw, []byte(",")) < maxMembers || !json.Valid(raw) {
+		return nil
+	}
+	return checkValid(raw, nil)
+}
+
 // checkValid is CheckJSON for what is known to be JSON, and refuses keys that a shape does not allow.
 func checkValid(raw []byte, s *shape) error {
 	if !utf8.Valid(raw) {
@@ -76,6 +90,8 @@ type walker struct {
 	text  string
 	pos   int
 	depth int
+	// members that were found.
+	members int
 	// keys of the objects that are open, the innermost one's last.
 	keys    []string
 	scratch []byte
@@ -86,6 +102,9 @@ func (w *walker) fail(format string, args ...any) error {
 }
 
 func (w *walker) value(s *shape) error {
+	if w.members++; w.members > maxMembers {
+		return w.fail("it has more than %d members", maxMembers)
+	}
 	w.skipSpace()
 	switch w.text[w.pos] {
 	case '{':

@@ -36,6 +36,9 @@ func TestCheckJSON(t *testing.T) {
 		{"64 deep", strings.Repeat("[", 64) + strings.Repeat("]", 64), ""},
 		{"many keys", manyKeys("last"), ""},
 		{"wide, not deep", "[" + strings.Repeat("{},", 1000) + "[]]", ""},
+		{"as many members as there may be", "[" + strings.Repeat("0,", maxMembers-2) + "0]", ""},
+		{"too many elements", "[" + strings.Repeat("0,", maxMembers) + "0]", "more than 100000 members"},
+		{"too many in all", "[" + strings.Repeat(`{"a":0},`, maxMembers/2) + "0]", "more than 100000 members"},
 		{"nothing", ``, "syntax error at byte 0"},
 		{"no JSON", `<html>`, "syntax error at byte 1"},
 		{"two values", `{}{}`, "syntax error at byte 3"},
@@ -89,7 +92,7 @@ func TestCheckJSONIsLinear(t *testing.T) {
 		"backslashes": `"` + strings.Repeat(`\\`, 1<<20) + `"`,
 		"quotes":      `"` + strings.Repeat(`\"`, 1<<20) + `"`,
 		"escapes":     `"` + strings.Repeat(`\u0041`, 1<<19) + `"`,
-		"objects":     "[" + strings.Repeat("{},", 1<<20) + "0]",
+		"objects":     "[" + strings.Repeat("{},", maxMembers-2) + "0]",
 	} {
 		if err := CheckJSON([]byte(raw)); err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -29,7 +29,8 @@
 //   - urls that are not absolute URIs (RFC 3986): one is enough to make a layer optional;
 //   - media types of descriptors and artifact types of more than 255 characters (RFC 6838, 4.2), or
 //     with others than printable ASCII;
-//   - more than berth.MaxManifestSize bytes, 10 000 children, or 64 urls on one child.
+//   - more than berth.MaxManifestSize bytes, 100 000 members of objects and arrays, 10 000 children, or 64
+//     urls on one child.
 //
 // It takes, though the image specification asks for more: a manifest without mediaType, a descriptor
 // without mediaType or size, layers or manifests that are missing or null, layers and configs of any

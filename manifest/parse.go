@@ -24,6 +24,9 @@ func Parse(mediaType string, raw []byte) (*Document, error) {
 	if len(raw) > berth.MaxManifestSize {
 		return nil, fmt.Errorf("manifest has %d bytes, at most %d are allowed: %w", len(raw), berth.MaxManifestSize, berth.ErrSizeInvalid)
 	}
+	if err := checkMembers(raw); err != nil {
+		return nil, invalid("%v", err)
+	}
 	var w wire
 	if err := json.Unmarshal(raw, &w); err != nil {
 		return nil, invalid("it is not a JSON object of the right shape: %s", describe(err))

@@ -176,6 +176,23 @@ func TestParseBoundsWhatItCounts(t *testing.T) {
 	}
 }
 
+// What would take many times its size in memory is refused before that is taken.
+func TestParseMakesNothingOfTooManyMembers(t *testing.T) {
+	raw := []byte(`{"schemaVersion":2,"manifests":[` + strings.Repeat("{},", 1<<20) + `{}]}`)
+	taken := testing.AllocsPerRun(1, func() {
+		if _, err := Parse("", raw); !errors.Is(err, berth.ErrManifestInvalid) || !strings.Contains(err.Error(), "members") {
+			t.Errorf("got %v", err)
+		}
+	})
+	if taken > 100 {
+		t.Errorf("%v allocations", taken)
+	}
+	text := []byte(`{"schemaVersion":2,"manifests":[],"annotations":{"a":"` + strings.Repeat(",", 1<<20) + `"}}`)
+	if _, err := Parse("", text); err != nil {
+		t.Errorf("commas in a text: %v", err)
+	}
+}
+
 func TestParseDoesNotTakeSchema1(t *testing.T) {
 	raw := []byte(`{"schemaVersion":1,"name":"a","tag":"b","fsLayers":[],"history":[]}`)
 	for _, mediaType := range []string{MediaTypeSchema1, MediaTypeSchema1Signed, MediaTypeSchema1Signed + "; charset=utf-8"} {

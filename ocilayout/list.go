@@ -2,6 +2,7 @@ package ocilayout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
@@ -17,6 +18,12 @@ import (
 // body runs: an open reader stops the index file from growing, and so all writers.
 const pageSize = 512
 
+// pageBytes is how many bytes of entries are read in one transaction, or one entry: those of referrers carry
+// annotations, of up to the size of a manifest.
+const pageBytes = 1 << 20
+
+var errPageFull = errors.New("the page is full")
+
 // span is the entries of a bucket that begin with a prefix and come after a key.
 type span struct{ bucket, prefix, after []byte }
 
@@ -24,7 +31,7 @@ type span struct{ bucket, prefix, after []byte }
 func pages[T any](ctx context.Context, db *database, s span, read func(k, v []byte) (T, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		for {
-			page, last, err := readPage(ctx, db, s, read)
+			page, last, more, err := readPage(ctx, db, s, read)
 			if err != nil {
 				yield(*new(T), err)
 				return
@@ -34,7 +41,7 @@ func pages[T any](ctx context.Context, db *database, s span, read func(k, v []by
 					return
 				}
 			}
-			if len(page) < pageSize {
+			if !more {
 				return
 			}
 			s.after = last
@@ -42,18 +49,26 @@ func pages[T any](ctx context.Context, db *database, s span, read func(k, v []by
 	}
 }
 
-func readPage[T any](ctx context.Context, db *database, s span, read func(k, v []byte) (T, error)) (page []T, last []byte, err error) {
+// readPage reads entries, and tells whether there may be more after the last.
+func readPage[T any](ctx context.Context, db *database, s span, read func(k, v []byte) (T, error)) (page []T, last []byte, more bool, err error) {
 	if err := ctx.Err(); err != nil {
-		return nil, nil, err
+		return nil, nil, false, err
 	}
+	size := 0
 	err = db.View(func(tx *bolt.Tx) error {
 		return scan(tx, s, pageSize, func(k, v []byte) error {
+			if size += len(v); size > pageBytes && len(page) > 0 {
+				return errPageFull
+			}
 			entry, err := read(k, v)
 			page, last = append(page, entry), append(last[:0], k...)
 			return err
 		})
 	})
-	return page, last, err
+	if errors.Is(err, errPageFull) {
+		return page, last, true, nil
+	}
+	return page, last, len(page) == pageSize, err
 }
 
 func (r *repository) Tags(ctx context.Context, after string) iter.Seq2[string, error] {

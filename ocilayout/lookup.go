@@ -1,6 +1,7 @@
 package ocilayout
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -105,10 +106,11 @@ func (l *Layout) readManifest(desc v1.Descriptor) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, berth.MaxManifestSize+1))
-	if err != nil {
+	content := bytes.NewBuffer(make([]byte, 0, min(max(desc.Size, 0), berth.MaxManifestSize)+bytes.MinRead))
+	if _, err := content.ReadFrom(io.LimitReader(f, berth.MaxManifestSize+1)); err != nil {
 		return nil, err
 	}
+	raw := content.Bytes()
 	if len(raw) > berth.MaxManifestSize {
 		return nil, fmt.Errorf("%s: its file cannot be a manifest", desc.Digest)
 	}

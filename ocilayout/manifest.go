@@ -89,12 +89,15 @@ func (p *push) touched() []digest.Digest {
 	return touched
 }
 
+// digestsOf returns the digests of descriptors, of which there may be thousands, each once.
 func digestsOf(all []v1.Descriptor) []digest.Digest {
 	var digests []digest.Digest
+	known := make(map[digest.Digest]bool, len(all))
 	for _, desc := range all {
-		if !slices.Contains(digests, desc.Digest) {
+		if !known[desc.Digest] {
 			digests = append(digests, desc.Digest)
 		}
+		known[desc.Digest] = true
 	}
 	return digests
 }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -165,7 +166,7 @@ func ParseChunkRange(s string) (first, last int64, err error) {
 	from, to, ok := strings.Cut(text, "-")
 	first, err1 := strconv.ParseInt(from, 10, 64)
 	last, err2 := strconv.ParseInt(to, 10, 64)
-	if !ok || err1 != nil || err2 != nil || first < 0 || last < first {
+	if !ok || err1 != nil || err2 != nil || first < 0 || last < first || last == math.MaxInt64 {
 		return 0, 0, fmt.Errorf("content range %.60q: %w: it must be FIRST-LAST", s, berth.ErrRangeInvalid)
 	}
 	return first, last, nil

@@ -169,7 +169,7 @@ func TestChunkRange(t *testing.T) {
 			t.Errorf("%q: got %d-%d, %v", text, first, last, err)
 		}
 	}
-	for _, text := range []string{"", "-", "5", "5-", "-5", "9-5", "a-b", "5-9-10", "0-99999999999999999999"} {
+	for _, text := range []string{"", "-", "5", "5-", "-5", "9-5", "a-b", "5-9-10", "0-99999999999999999999", "0-9223372036854775807"} {
 		if _, _, err := ParseChunkRange(text); !errors.Is(err, berth.ErrRangeInvalid) {
 			t.Errorf("%q: got %v", text, err)
 		}
