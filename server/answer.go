@@ -11,21 +11,44 @@ import (
 	"github.com/berthoci/berth"
 )
 
-// json answers 200 with a JSON body.
-func (c *call) json(contentType string, v any) error {
-	data, err := json.Marshal(v)
+// json answers 200 with the JSON of what is made for it. What waits for a client does not keep others from
+// their work, and what is large is made only to be sent at once.
+func (c *call) json(contentType string, make func() (any, error)) error {
+	data, err := c.encoded(make)
 	if err != nil {
 		return err
 	}
-	release, err := c.reserve(int64(len(data)))
-	if err != nil {
-		return err
+	leave := func() {}
+	if len(data) > smallBody {
+		if leave, err = c.limiter.leaving.enter(c.r.Context(), c.client); err != nil {
+			return err
+		}
 	}
-	defer release()
+	defer leave()
 	c.w.Header().Set("Content-Type", contentType)
 	c.w.Header().Set("Content-Length", strconv.Itoa(len(data)))
-	_, err = c.w.Write(data)
-	return c.quiet(err)
+	return c.quiet(c.send(data))
+}
+
+func (c *call) encoded(make func() (any, error)) ([]byte, error) {
+	end, err := c.work()
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	v, err := make()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(v)
+}
+
+// send writes a body that is in memory.
+func (c *call) send(data []byte) error {
+	c.client.awaits(0)
+	defer c.client.moved()
+	_, err := c.w.Write(data)
+	return err
 }
 
 // quiet drops an error that came after the answer had begun: there is nobody left to tell.

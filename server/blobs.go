@@ -76,10 +76,18 @@ func (c *call) uploadStart() error {
 func (c *call) uploadMount() error {
 	opts := &berth.UploadOptions{Algorithm: c.req.Digest.Algorithm(), Mount: c.req.Digest, From: c.req.From}
 	if c.opts.Authorizer != nil {
-		opts.MayMount = c.mayPull
+		asked := 0
+		opts.MayMount = func(repository string) bool {
+			asked++
+			return asked <= maxHolders && c.mayPull(repository)
+		}
 	}
 	return c.begin(opts)
 }
+
+// maxHolders bounds the repositories with a blob of which it is found out whether one may pull from them, for a
+// mount that names none: some blobs are everywhere.
+const maxHolders = 64
 
 func (c *call) begin(opts *berth.UploadOptions) error {
 	up, err := c.repo.NewUpload(c.r.Context(), opts)

@@ -55,6 +55,10 @@ type errorEntry struct {
 	Message string `json:"message"`
 }
 
+// maxErrors bounds the entries of an error body: a manifest can lack thousands of blobs, and the answer is made
+// without a turn in memory.
+const maxErrors = 100
+
 // fail answers with an error. Nothing may have been written before.
 func (c *call) fail(err error) {
 	if errors.Is(err, context.Canceled) && c.r.Context().Err() != nil {
@@ -65,7 +69,10 @@ func (c *call) fail(err error) {
 		c.opts.Logger.Error("request failed", "method", c.r.Method, "path", c.r.URL.Path, "err", err)
 	}
 	var body errorBody
-	for _, e := range split(err) {
+	for i, e := range split(err) {
+		if i == maxErrors {
+			break
+		}
 		body.Errors = append(body.Errors, errorEntry{Code: codeOf(e), Message: e.Error()})
 	}
 	data, _ := json.Marshal(body)

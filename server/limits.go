@@ -2,7 +2,12 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -12,14 +17,16 @@ import (
 )
 
 // Limits bound what clients can ask for at once. What is beyond a limit waits for its turn, Requests apart;
-// what then is still beyond is answered with status 429 and the time after which to try again. The zero
-// value of each field is its default.
+// what then is still beyond is answered with status 429 and the time after which to try again. Where a limit is reached, a client that has stood still for some
+// seconds is cut off, so that those who do not move keep nobody out for long. The zero value of each
+// field is its default.
 type Limits struct {
 	// Requests that are served at once. Default: 1024.
 	Requests int
 	// Uploads are requests that bring bytes of blobs at once. Default: 128.
 	Uploads int
-	// Patience is how long a request waits for its turn before it is turned away. Default: five seconds.
+	// Patience is how long a request waits for its turn, and how long a client may stand still while others
+	// wait for what it has. Default: five seconds.
 	Patience time.Duration
 	// Stall is how long a client may take for the next piece of what it sends, or is sent: a quarter of
 	// a megabyte, or what is left. Default: one minute.
@@ -36,27 +43,32 @@ const (
 )
 
 const (
-	// smallBody is how large a manifest usually is at most, in bytes. There may be maxSmall of those in
-	// memory at once, and maxLarge of those that are larger, or of pages of a list.
-	smallBody = 64 << 10
-	maxSmall  = 256
-	maxLarge  = 4
+	// smallBody is how large a manifest or a list usually is at most, in bytes. Of these each request may
+	// have one in memory.
+	smallBody = 32 << 10
+	// maxArriving and maxLeaving bound those that are larger, while they are on their way, at the pace of
+	// the client.
+	maxArriving, maxLeaving = 4, 4
 )
 
-// limiter counts what is under way.
+// limiter bounds what is under way.
 type limiter struct {
-	requests, uploads *semaphore.Weighted
-	small, large      *semaphore.Weighted
-	patience, stall   time.Duration
+	requests, uploads *room
+	// arriving and leaving are large manifests and answers that a client sends or is sent. inWork are those
+	// that are read or made, and lists: for a moment, but with several times their size in memory, and a
+	// processor each; the other half of the processors is for small requests.
+	arriving, leaving, inWork *room
+	stall                     time.Duration
 }
 
 func newLimiter(l Limits) *limiter {
+	patience := orDefault(l.Patience, defaultPatience)
 	return &limiter{
-		requests: semaphore.NewWeighted(int64(orDefault(l.Requests, defaultRequests))),
-		uploads:  semaphore.NewWeighted(int64(orDefault(l.Uploads, defaultUploads))),
-		small:    semaphore.NewWeighted(maxSmall),
-		large:    semaphore.NewWeighted(maxLarge),
-		patience: orDefault(l.Patience, defaultPatience),
+		requests: newRoom("requests", orDefault(l.Requests, defaultRequests), patience),
+		uploads:  newRoom("uploads", orDefault(l.Uploads, defaultUploads), patience),
+		arriving: newRoom("large manifests", maxArriving, patience),
+		leaving:  newRoom("large answers", maxLeaving, patience),
+		inWork:   newRoom("large manifests and lists", max(1, runtime.GOMAXPROCS(0)/2), patience),
 		stall:    orDefault(l.Stall, defaultStall),
 	}
 }
@@ -68,46 +80,132 @@ func orDefault[T int | time.Duration](value, otherwise T) T {
 	return value
 }
 
-// enter waits until a request of a kind may begin. leave ends it.
-func (l *limiter) enter(ctx context.Context, kind ocirequest.Kind) (leave func(), err error) {
+// enter counts a request of a kind. leave ends it.
+func (c *call) enter(kind ocirequest.Kind) (leave func(), err error) {
 	if !bringsBytes(kind) {
 		return func() {}, nil
 	}
-	return l.acquire(ctx, l.uploads, "uploads")
+	return c.limiter.uploads.await(c.r.Context(), c.client)
 }
 
 func bringsBytes(kind ocirequest.Kind) bool {
 	return kind == ocirequest.UploadWhole || kind == ocirequest.UploadChunk || kind == ocirequest.UploadFinish
 }
 
-// acquire waits for a place, for a while.
-func (l *limiter) acquire(ctx context.Context, places *semaphore.Weighted, what string) (release func(), err error) {
-	release = func() { places.Release(1) }
-	if places.TryAcquire(1) {
-		return release, nil
+// work waits for its turn to read or make something large. It must end before anything is awaited of a client.
+func (c *call) work() (end func(), err error) {
+	return c.limiter.inWork.await(c.r.Context(), c.client)
+}
+
+// room bounds how many do something at once.
+type room struct {
+	what     string
+	places   *semaphore.Weighted
+	patience time.Duration
+
+	mu     sync.Mutex // guards the fields below
+	inside map[*client]struct{}
+}
+
+func newRoom(what string, places int, patience time.Duration) *room {
+	return &room{what: what, places: semaphore.NewWeighted(int64(places)), patience: patience, inside: map[*client]struct{}{}}
+}
+
+// enter takes a place, if there is one, or if it can be taken from a client that stands still.
+//
+// Errors: berth.ErrTooManyRequests; ctx.Err().
+func (r *room) enter(ctx context.Context, c *client) (leave func(), err error) {
+	if r.places.TryAcquire(1) {
+		return r.place(c), nil
 	}
-	waiting, cancel := context.WithTimeout(ctx, l.patience)
+	if !r.press() {
+		return nil, r.full()
+	}
+	return r.wait(ctx, c)
+}
+
+// await is enter for what is worth to wait for.
+func (r *room) await(ctx context.Context, c *client) (leave func(), err error) {
+	if r.places.TryAcquire(1) {
+		return r.place(c), nil
+	}
+	r.press()
+	return r.wait(ctx, c)
+}
+
+func (r *room) wait(ctx context.Context, c *client) (leave func(), err error) {
+	patient, cancel := context.WithTimeout(ctx, r.patience)
 	defer cancel()
-	switch err := places.Acquire(waiting, 1); {
+	err = r.places.Acquire(patient, 1)
+	switch {
 	case err == nil:
-		return release, nil
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
+		return r.place(c), nil
+	case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+		return nil, r.full()
 	}
-	return nil, busy(what)
+	return nil, err
 }
 
-func busy(what string) error {
-	return fmt.Errorf("%w: as many %s as are allowed are under way; try again in a moment", berth.ErrTooManyRequests, what)
+// place notes who has a place.
+func (r *room) place(c *client) (leave func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.inside[c] = struct{}{}
+	return func() {
+		r.mu.Lock()
+		delete(r.inside, c)
+		r.mu.Unlock()
+		r.places.Release(1)
+	}
 }
 
-// sizeUnknown is the size of a body that does not tell.
-const sizeUnknown = -1
-
-// reserve waits until there is room in memory for something of a size, or of one that is not known.
-func (c *call) reserve(size int64) (release func(), err error) {
-	if size >= 0 && size <= smallBody {
-		return c.limiter.acquire(c.r.Context(), c.limiter.small, "manifests")
+// press cuts off the client that has stood still for longest, if that is too long.
+func (r *room) press() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var slowest *client
+	longest := r.patience
+	for c := range r.inside {
+		if still := c.still(); still > longest {
+			slowest, longest = c, still
+		}
 	}
-	return c.limiter.acquire(c.r.Context(), c.limiter.large, "large manifests and lists")
+	if slowest == nil {
+		return false
+	}
+	slowest.cut()
+	return true
+}
+
+func (r *room) full() error {
+	return fmt.Errorf("%w: as many %s as are allowed are under way; try again in a moment", berth.ErrTooManyRequests, r.what)
+}
+
+// client is the other end of a request.
+type client struct {
+	conn *http.ResponseController
+	// since is the time from which on something is awaited of the client, in nanoseconds; 0: nothing is.
+	since atomic.Int64
+}
+
+// awaits notes that a piece is awaited of the client, for which it has had some time already.
+func (c *client) awaits(had time.Duration) { c.since.Store(time.Now().Add(-had).UnixNano()) }
+
+func (c *client) moved() { c.since.Store(0) }
+
+// still is how long the client has stood still.
+func (c *client) still() time.Duration {
+	since := c.since.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Since(time.Unix(0, since))
+}
+
+// cut ends what is awaited of the client, now.
+func (c *client) cut() {
+	now := time.Now()
+	c.conn.SetReadDeadline(now)
+	c.conn.SetWriteDeadline(now)
+	c.moved()
 }

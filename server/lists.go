@@ -22,40 +22,36 @@ const (
 )
 
 func (c *call) tagList() error {
-	tags, err := page(c, ofNames, c.repo.Tags(c.r.Context(), c.req.Last))
-	if err != nil {
-		return err
-	}
-	return c.json("application/json", struct {
-		Name string   `json:"name"`
-		Tags []string `json:"tags"`
-	}{c.req.Repository, tags})
+	return c.json("application/json", func() (any, error) {
+		tags, err := page(c, ofNames, c.repo.Tags(c.r.Context(), c.req.Last))
+		return struct {
+			Name string   `json:"name"`
+			Tags []string `json:"tags"`
+		}{c.req.Repository, tags}, err
+	})
 }
 
 func (c *call) catalog() error {
-	repositories, err := page(c, ofNames, c.registry.Repositories(c.r.Context(), c.req.Last))
-	if err != nil {
-		return err
-	}
-	return c.json("application/json", struct {
-		Repositories []string `json:"repositories"`
-	}{repositories})
+	return c.json("application/json", func() (any, error) {
+		repositories, err := page(c, ofNames, c.registry.Repositories(c.r.Context(), c.req.Last))
+		return struct {
+			Repositories []string `json:"repositories"`
+		}{repositories}, err
+	})
 }
 
 func (c *call) referrerList() error {
-	opts := &berth.ReferrersOptions{ArtifactType: c.req.ArtifactType, After: digest.Digest(c.req.Last)}
-	all := c.repo.Referrers(c.r.Context(), c.req.Digest, opts)
-	found, err := page(c, referrers, all)
-	if err != nil {
-		return err
-	}
-	if c.req.ArtifactType != "" {
-		c.w.Header().Set("OCI-Filters-Applied", "artifactType")
-	}
-	return c.json(v1.MediaTypeImageIndex, v1.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2},
-		MediaType: v1.MediaTypeImageIndex,
-		Manifests: found,
+	return c.json(v1.MediaTypeImageIndex, func() (any, error) {
+		opts := &berth.ReferrersOptions{ArtifactType: c.req.ArtifactType, After: digest.Digest(c.req.Last)}
+		found, err := page(c, referrers, c.repo.Referrers(c.r.Context(), c.req.Digest, opts))
+		if err == nil && c.req.ArtifactType != "" {
+			c.w.Header().Set("OCI-Filters-Applied", "artifactType")
+		}
+		return v1.Index{
+			Versioned: specs.Versioned{SchemaVersion: 2},
+			MediaType: v1.MediaTypeImageIndex,
+			Manifests: found,
+		}, err
 	})
 }
 
@@ -98,11 +94,6 @@ func page[T any](c *call, p paging[T], all iter.Seq2[T, error]) ([]T, error) {
 	if limit == 0 {
 		return entries, nil
 	}
-	release, err := c.reserve(sizeUnknown)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
 	for entry, err := range all {
 		if err != nil {
 			return nil, err

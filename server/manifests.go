@@ -38,18 +38,26 @@ func (c *call) manifestGet() error {
 		c.w.WriteHeader(http.StatusOK)
 		return nil
 	}
-	release, err := c.reserve(m.Descriptor.Size)
+	leave, err := c.beginAnswer(m.Descriptor.Size)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer leave()
 	if m, err = c.whole(m); err != nil {
 		return err
 	}
-	if _, err = c.w.Write(m.Raw); err == nil {
+	if err = c.send(m.Raw); err == nil {
 		c.notify(Event{Kind: Pulled, Descriptor: m.Descriptor, Tags: c.pulledTag()})
 	}
 	return c.quiet(err)
+}
+
+// beginAnswer waits for its turn to send something of a size from memory.
+func (c *call) beginAnswer(size int64) (leave func(), err error) {
+	if size <= smallBody {
+		return func() {}, nil
+	}
+	return c.limiter.leaving.await(c.r.Context(), c.client)
 }
 
 // stored returns what a reference names, without the bytes: they may not be sent.
@@ -74,15 +82,23 @@ func (c *call) pulledTag() []string {
 }
 
 func (c *call) manifestPut() error {
-	release, err := c.reserve(c.r.ContentLength)
+	raw, leave, err := c.readManifest()
 	if err != nil {
 		return err
 	}
-	defer release()
-	raw, err := c.readManifest()
-	if err != nil {
-		return err
+	defer leave()
+	if len(raw) > smallBody {
+		end, err := c.work()
+		if err != nil {
+			return err
+		}
+		defer end()
 	}
+	return c.takeManifest(raw)
+}
+
+// takeManifest stores a manifest and answers.
+func (c *call) takeManifest(raw []byte) error {
 	opts := c.pushOptions()
 	entry, err := c.admit(raw, opts)
 	if err != nil {
@@ -153,19 +169,39 @@ func (c *call) pushOptions() *berth.PushOptions {
 	return opts
 }
 
-// readManifest reads the body. One that is known to be too large is refused before any of it is read.
-func (c *call) readManifest() ([]byte, error) {
+// readManifest reads the body. One that is known to be too large is refused before any of it is read, and one
+// that is large has to wait for its turn when the beginning of it has arrived: so a client that sends
+// nothing takes no place. leave gives that back.
+func (c *call) readManifest() (raw []byte, leave func(), err error) {
 	if c.r.ContentLength > berth.MaxManifestSize {
-		return nil, tooLarge()
+		return nil, nil, tooLarge()
 	}
-	raw, err := io.ReadAll(io.LimitReader(c.r.Body, berth.MaxManifestSize+1))
-	if err != nil {
-		return nil, withStatus(http.StatusBadRequest, fmt.Errorf("%w: the body did not arrive whole", berth.ErrManifestInvalid))
+	leave = func() {}
+	raw, err = io.ReadAll(io.LimitReader(c.r.Body, smallBody+1))
+	if err == nil && len(raw) > smallBody {
+		if leave, err = c.limiter.arriving.await(c.r.Context(), c.client); err != nil {
+			return nil, nil, err
+		}
+		raw, err = c.readLarge(raw)
 	}
-	if len(raw) > berth.MaxManifestSize {
-		return nil, tooLarge()
+	switch {
+	case err != nil:
+		err = withStatus(http.StatusBadRequest, fmt.Errorf("%w: the body did not arrive whole", berth.ErrManifestInvalid))
+	case len(raw) > berth.MaxManifestSize:
+		err = tooLarge()
+	default:
+		return raw, leave, nil
 	}
-	return raw, nil
+	leave()
+	return nil, nil, err
+}
+
+// readLarge reads the rest of a body, with one byte more than a manifest may have.
+func (c *call) readLarge(begun []byte) ([]byte, error) {
+	body := bytes.NewBuffer(make([]byte, 0, max(c.r.ContentLength+bytes.MinRead, 2*smallBody)))
+	body.Write(begun)
+	_, err := body.ReadFrom(io.LimitReader(c.r.Body, int64(berth.MaxManifestSize+1-len(begun))))
+	return body.Bytes(), err
 }
 
 func tooLarge() error {

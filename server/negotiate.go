@@ -48,12 +48,15 @@ func names(values []string, mediaType string) bool {
 
 // defaultChild returns the image that a client gets which cannot read the list that it asked for.
 func (c *call) defaultChild(accept manifest.Accept, list berth.Manifest) (berth.Manifest, manifest.Decision, error) {
-	release, err := c.reserve(list.Descriptor.Size)
-	if err != nil {
-		return list, 0, err
+	if list.Descriptor.Size > smallBody {
+		end, err := c.work()
+		if err != nil {
+			return list, 0, err
+		}
+		defer end()
 	}
-	defer release()
-	if list, err = c.whole(list); err != nil {
+	list, err := c.whole(list)
+	if err != nil {
 		return list, 0, err
 	}
 	doc, err := manifest.Parse(list.Descriptor.MediaType, list.Raw)

@@ -13,19 +13,20 @@ const piece = 256 << 10
 // pacedBody is a request's body with a deadline for each piece of it.
 type pacedBody struct {
 	io.ReadCloser
-	conn  *http.ResponseController
-	stall time.Duration
-	moved int
+	client *client
+	stall  time.Duration
+	moved  int           // of this piece
+	waited time.Duration // for it
 }
 
 // pace gives the client its time for the first piece of the body, also where nobody reads it: the
 // server then reads on for a while to save the connection. It returns a copy of the request, because
 // net/http looks at the type of the body in its own.
-func pace(w http.ResponseWriter, r *http.Request, stall time.Duration) *http.Request {
+func pace(c *client, r *http.Request, stall time.Duration) *http.Request {
 	if r.Body == nil || r.Body == http.NoBody {
 		return r
 	}
-	body := &pacedBody{ReadCloser: r.Body, conn: http.NewResponseController(w), stall: stall}
+	body := &pacedBody{ReadCloser: r.Body, client: c, stall: stall}
 	body.extend()
 	paced := *r
 	paced.Body = body
@@ -33,18 +34,22 @@ func pace(w http.ResponseWriter, r *http.Request, stall time.Duration) *http.Req
 }
 
 func (b *pacedBody) extend() {
-	b.moved = 0
-	b.conn.SetReadDeadline(time.Now().Add(b.stall)) // what has no deadlines is not a network connection
+	b.moved, b.waited = 0, 0
+	b.client.conn.SetReadDeadline(time.Now().Add(b.stall)) // what has no deadlines is not a network connection
 }
 
 func (b *pacedBody) Read(p []byte) (int, error) {
+	begin := time.Now()
+	b.client.awaits(b.waited)
 	n, err := b.ReadCloser.Read(p)
+	b.client.moved()
+	b.waited += time.Since(begin)
 	if b.moved += n; b.moved >= piece {
 		b.extend()
 	}
 	if err == io.EOF {
 		// From here on the server looks whether the client is still there, and must find no deadline.
-		b.conn.SetReadDeadline(time.Time{})
+		b.client.conn.SetReadDeadline(time.Time{})
 	}
 	return n, err
 }
@@ -52,12 +57,12 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 // pacedWriter sends a blob with a deadline for each piece of it.
 type pacedWriter struct {
 	http.ResponseWriter
-	conn  *http.ResponseController
-	stall time.Duration
+	client *client
+	stall  time.Duration
 }
 
 func (c *call) paced() *pacedWriter {
-	return &pacedWriter{c.w, http.NewResponseController(c.w), c.limiter.stall}
+	return &pacedWriter{c.w, c.client, c.limiter.stall}
 }
 
 // Unwrap is for http.ResponseController.
@@ -70,9 +75,11 @@ func (w *pacedWriter) ReadFrom(src io.Reader) (total int64, err error) {
 		left = &io.LimitedReader{R: src, N: 1<<63 - 1}
 	}
 	for left.N > 0 {
-		w.conn.SetWriteDeadline(time.Now().Add(w.stall))
+		w.client.conn.SetWriteDeadline(time.Now().Add(w.stall))
 		next := &io.LimitedReader{R: left.R, N: min(left.N, sendPiece)}
+		w.client.awaits(0)
 		n, err := io.Copy(w.ResponseWriter, next)
+		w.client.moved()
 		total += n
 		left.N -= n
 		if err != nil || next.N > 0 {

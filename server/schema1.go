@@ -40,15 +40,28 @@ func newSchema1Maker() *schema1Maker {
 // stored: so what is made twice, or by two at once, is what was stored first.
 func (c *call) asSchema1(m berth.Manifest) (berth.Manifest, error) {
 	key := c.req.Repository + ":" + c.req.Reference + "@" + string(m.Descriptor.Digest)
-	made, err, _ := c.schema1.flights.Do(key, func() (any, error) { return c.makeSchema1(context.WithoutCancel(c.r.Context()), m) })
+	made, err, _ := c.schema1.flights.Do(key, func() (any, error) { return c.workOnSchema1(m) })
 	if err == nil {
 		return made.(berth.Manifest), nil
 	}
-	if berth.Code(err) == "" {
+	if berth.Code(err) == "" || errors.Is(err, berth.ErrTooManyRequests) {
 		return berth.Manifest{}, err
 	}
 	return berth.Manifest{}, fmt.Errorf("%w: the manifest is of type %s, the request accepts schema 1 only, and none can be made: %w",
 		berth.ErrManifestUnknown, m.Descriptor.MediaType, err)
+}
+
+// workOnSchema1 waits for its turn, because manifest and config may be large; so the bytes of what it returns
+// are to be fetched again. It goes on without the client who asked first: others may want the same.
+func (c *call) workOnSchema1(m berth.Manifest) (berth.Manifest, error) {
+	ctx := context.WithoutCancel(c.r.Context())
+	end, err := c.limiter.inWork.await(ctx, c.client)
+	if err != nil {
+		return berth.Manifest{}, err
+	}
+	defer end()
+	made, err := c.makeSchema1(ctx, m)
+	return berth.Manifest{Descriptor: made.Descriptor}, err
 }
 
 func (c *call) makeSchema1(ctx context.Context, m berth.Manifest) (made berth.Manifest, err error) {

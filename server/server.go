@@ -109,10 +109,11 @@ var (
 // call is one request on its way through.
 type call struct {
 	*handler
-	w    http.ResponseWriter
-	r    *http.Request
-	req  *ocirequest.Request
-	repo berth.Repository
+	w      http.ResponseWriter
+	r      *http.Request
+	client *client
+	req    *ocirequest.Request
+	repo   berth.Repository
 }
 
 // actions answers each kind of request.
@@ -147,21 +148,23 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *handler) serveHTTP(w http.ResponseWriter, r *http.Request) {
-	r = pace(w, r, h.limiter.stall)
+	sender := &client{conn: http.NewResponseController(w)}
+	r = pace(sender, r, h.limiter.stall)
 	header := w.Header()
 	header["Docker-Distribution-Api-Version"] = apiVersion
 	header["X-Content-Type-Options"] = noSniff
-	c := &call{handler: h, w: w, r: r, req: &ocirequest.Request{}}
+	c := &call{handler: h, w: w, r: r, client: sender, req: &ocirequest.Request{}}
 	if err := c.serve(); err != nil {
 		c.fail(err)
 	}
 }
 
 func (c *call) serve() error {
-	if !c.limiter.requests.TryAcquire(1) {
-		return busy("requests")
+	leave, err := c.limiter.requests.enter(c.r.Context(), c.client)
+	if err != nil {
+		return err
 	}
-	defer c.limiter.requests.Release(1)
+	defer leave()
 	if err := c.checkOrigin(); err != nil {
 		return err
 	}
@@ -185,11 +188,11 @@ func (c *call) serve() error {
 			return err
 		}
 	}
-	leave, err := c.limiter.enter(c.r.Context(), req.Kind)
+	end, err := c.enter(req.Kind)
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer end()
 	return actions[req.Kind](c)
 }
 
@@ -210,7 +213,8 @@ func (c *call) refuse(err error) error {
 }
 
 func (c *call) ping() error {
-	return c.json("application/json", struct{}{})
+	c.w.Header().Set("Content-Type", "application/json")
+	return c.quiet(c.send([]byte("{}")))
 }
 
 // writes reports whether a kind of request changes the registry.

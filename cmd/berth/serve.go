@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -123,9 +124,20 @@ func (a *app) runServe(cmd *cobra.Command, s *serving) error {
 		defer out.Close()
 		s.opts.Server.AccessLog = a.lines(out)
 	}
+	debug.SetMemoryLimit(memoryGoal())
 	s.opts.Durability = s.durability.chosen
 	s.opts.Ready = func(address string) { a.ready(s.opts.Layout, s.scheme(), address) }
 	return embedded.Serve(cmd.Context(), s.opts)
+}
+
+// memoryGoal is the memory, in bytes, near which a server collects garbage more often; $GOMEMLIMIT has the
+// first word. It is far above what a server needs, and below what a crowd of clients could make of garbage.
+func memoryGoal() int64 {
+	const goal = 96 << 20
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return -1 // as it is
+	}
+	return goal
 }
 
 // logTo opens a file to write at its end.

@@ -27,6 +27,7 @@ var packages = map[string]string{"skopeo": "skopeo", "umoci": "umoci", "script":
 
 func TestMain(m *testing.M) {
 	actAsHost(os.Args[1:])
+	actAsProber(os.Args[1:])
 	os.Exit(run(m))
 }
 
@@ -75,7 +76,7 @@ func program(t *testing.T, name string) string {
 		}
 		return path
 	}
-	if name == hostCommand {
+	if name == hostCommand || name == proberCommand {
 		return os.Args[0]
 	}
 	return filepath.Join(binaries, name)
