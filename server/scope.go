@@ -33,7 +33,7 @@ var scopePattern = regexp.MustCompile(`^([a-z0-9]+)(?:\(([a-z0-9]+)\))?:([!-~]+)
 func parseScope(text string) (scope, error) {
 	match := scopePattern.FindStringSubmatch(text)
 	if match == nil || len(match[3]) > maxScopeName {
-		return scope{}, fmt.Errorf("scope %.100q: want TYPE:NAME:ACTION,ACTION, like repository:app/hello:pull,push", text)
+		return scope{}, fmt.Errorf("scope %.40q: want TYPE:NAME:ACTION,ACTION, like repository:app/hello:pull,push", text)
 	}
 	s := scope{Type: match[1], Class: match[2], Name: match[3]}
 	s.add(strings.Split(match[4], ","))
