@@ -2,7 +2,6 @@ package pin
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -15,7 +14,7 @@ import (
 // allows for a key.
 const maxReferenceLength = 1000
 
-var hostPattern = regexp.MustCompile("^(?:" + reference.DomainRegexp.String() + ")$")
+var hostPattern = lazily("^(?:" + reference.DomainRegexp.String() + ")$")
 
 // Normalize returns the full form of a reference, the key of its pin: repository:tag, with a host
 // in front if it had one. As everywhere with images, the part before the first slash is a host if it
@@ -54,7 +53,7 @@ func split(reference string) (string, digest.Digest, error) {
 		return "", "", err
 	case ref.Digest != "" && ref.Tag == "":
 		return "", "", refuse("reference %q has a digest and no tag, so it is pinned already: name a tag to pin", reference)
-	case host != "" && !hostPattern.MatchString(host):
+	case host != "" && !hostPattern().MatchString(host):
 		return "", "", fmt.Errorf("reference %q: %w: %q is no host", reference, berth.ErrNameInvalid, host)
 	}
 	ref = ref.WithDefaultTag()
