@@ -126,6 +126,7 @@ func (a *app) runServe(cmd *cobra.Command, s *serving) error {
 	}
 	debug.SetMemoryLimit(memoryGoal())
 	s.opts.Durability = s.durability.chosen
+	defer allowGarbage()()
 	s.opts.Ready = func(address string) { a.ready(s.opts.Layout, s.scheme(), address) }
 	return embedded.Serve(cmd.Context(), s.opts)
 }
