@@ -7,6 +7,7 @@ ROUNDS ?= 1000
 CUTS ?= 100
 PUSHES ?= 10000
 OPERATIONS ?= 110000
+PEERS ?=
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -46,6 +47,9 @@ powercut: ## cut the power of a store under load CUTS times, and look at what it
 bench: ## compare store and server with their floors: ratios of medians, of one run
 	go test ./ocilayout ./server -run '^$$' -bench . -benchtime 1x -timeout 30m
 
+bench-peers: ## compare berth with the distribution registry and crane's: PEERS='-rows 2,3' measures some rows
+	cd internal/e2e && go build -o $(CURDIR)/bin/peers ./peers && $(CURDIR)/bin/peers $(PEERS)
+
 e2e: ## drive real programs: docker, podman, buildah, BuildKit, skopeo, crane, regctl, a browser and more
 	cd internal/e2e && go test -count=1 -timeout 20m ./...
 
@@ -79,4 +83,4 @@ $(TOOLS)/buf: $(VERSION_OF_TOOLS)
 	cd internal/tools && go build -o $(TOOLS)/ github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 	@touch $@
 
-.PHONY: help demo build test race lint bench torture powercut e2e conformance generate generate-check tidy-check cross clean
+.PHONY: help demo build test race lint bench bench-peers torture powercut e2e conformance generate generate-check tidy-check cross clean

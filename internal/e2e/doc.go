@@ -1,5 +1,5 @@
 // Package e2e drives berth as people do: real programs, one against the other, over loopback and
-// through directories. It holds tests alone, and it is a module of its own, so that what the tests
+// through directories. It holds tests, and the programs that compare, and it is a module of its own, so that what the tests
 // need is no dependency of berth.
 //
 //	cd internal/e2e && go test -count=1 ./...          all of it
@@ -9,7 +9,7 @@
 // result.
 //
 // The programs must be installed, in Debian the packages skopeo, umoci, docker.io, podman, buildah, runc,
-// chromium and a few that are there anyway: a test that lacks one fails, and names it. crane, regctl and
+// chromium, strace and a few that are there anyway: a test that lacks one fails, and names it. crane, regctl and
 // the distribution registry are built from the tool lines of this module's go.mod, BuildKit from those of
 // the module in buildkit, and berth from the tree that it lies in. Nothing but loopback is spoken to.
 //

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/berthoci/berth/internal/e2e/systrace"
 )
 
 // binaries is the directory of the programs that were built for this run.
@@ -23,7 +25,7 @@ var built = []string{
 // packages are the Debian packages of the programs that must be installed.
 var packages = map[string]string{"skopeo": "skopeo", "umoci": "umoci", "script": "bsdutils", "sh": "dash",
 	"docker": "docker.io", "dockerd": "docker.io", "ctr": "containerd", "runc": "runc", "podman": "podman", "buildah": "buildah", "chromium": "chromium",
-	"mkfs.ext4": "e2fsprogs", "mount": "mount", "umount": "mount", "xfs_io": "xfsprogs"}
+	"strace": systrace.Package, "mkfs.ext4": "e2fsprogs", "mount": "mount", "umount": "mount", "xfs_io": "xfsprogs"}
 
 func TestMain(m *testing.M) {
 	actAsHost(os.Args[1:])
