@@ -48,38 +48,35 @@ func ValidateDigest(d digest.Digest) error {
 }
 
 // isRepository is the grammar of the distribution specification, section "Pulling manifests", without
-// its expressions: every request comes by here.
+// its expressions: every request comes by here. Runs of letters and digits are parted by a slash or by one
+// of the separators, which are few enough to look at what has come of the one that is open.
 func isRepository(name string) bool {
-	for component := range strings.SplitSeq(name, "/") {
-		for {
-			rest := strings.TrimLeft(component, lowerOrDigit)
-			if rest == component {
-				return false // nothing between two separators, or at an end
-			}
-			if rest == "" {
-				break
-			}
-			component = strings.TrimLeft(rest, "._-")
-			if !isSeparator(rest[:len(rest)-len(component)]) {
+	begin := 0 // of the separator that is open
+	for i := range len(name) {
+		switch c := name[i]; {
+		case isLowerOrDigit(c):
+			if begin < i && !isSeparator(name[begin:i]) {
 				return false
 			}
+			begin = i + 1
+		case i == 0 || c != '/' && c != '.' && c != '_' && c != '-':
+			return false
 		}
 	}
-	return true
+	return begin == len(name)
 }
+
+func isLowerOrDigit(c byte) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }
 
 func isSeparator(s string) bool {
 	switch s {
-	case ".", "_", "__":
+	case "/", ".", "_", "__":
 		return true
 	}
-	return s != "" && strings.Trim(s, "-") == ""
+	return strings.Trim(s, "-") == ""
 }
 
-const (
-	lowerOrDigit = "abcdefghijklmnopqrstuvwxyz0123456789"
-	maxTagLength = 128
-)
+const maxTagLength = 128
 
 func isTag(tag string) bool {
 	for i := range len(tag) {
@@ -95,7 +92,15 @@ func isTag(tag string) bool {
 // isSHA256 knows the digests that nearly all are.
 func isSHA256(d string) bool {
 	encoded, found := strings.CutPrefix(d, "sha256:")
-	return found && len(encoded) == 64 && strings.Trim(encoded, "0123456789abcdef") == ""
+	if !found || len(encoded) != 64 {
+		return false
+	}
+	for i := range len(encoded) {
+		if c := encoded[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
 }
 
 // Reference names a manifest in a registry: Repository[:Tag][@Digest]. It has no host; where a

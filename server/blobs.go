@@ -16,10 +16,13 @@ import (
 // describe sets the headers that every answer about content has.
 func (c *call) describe(desc v1.Descriptor) {
 	header := c.w.Header()
-	header.Set("Docker-Content-Digest", string(desc.Digest))
-	header.Set("Etag", `"`+string(desc.Digest)+`"`)
-	header.Set("Content-Type", desc.MediaType)
+	set(header, "Docker-Content-Digest", string(desc.Digest))
+	set(header, "Etag", `"`+string(desc.Digest)+`"`)
+	set(header, "Content-Type", desc.MediaType)
 }
+
+// set is Header.Set for a name in its canonical form, which is not looked at once more.
+func set(header http.Header, name, value string) { header[name] = []string{value} }
 
 func (c *call) blobHead() error {
 	desc, err := c.repo.StatBlob(c.r.Context(), c.req.Digest)

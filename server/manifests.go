@@ -29,11 +29,11 @@ func (c *call) manifestGet() error {
 	}
 	c.describe(m.Descriptor)
 	header := c.w.Header()
-	header.Set("Vary", "Accept")
+	header["Vary"] = vary
 	if c.notModified(m.Descriptor) {
 		return nil
 	}
-	header.Set("Content-Length", strconv.FormatInt(m.Descriptor.Size, 10))
+	set(header, "Content-Length", strconv.FormatInt(m.Descriptor.Size, 10))
 	if c.r.Method == http.MethodHead {
 		c.w.WriteHeader(http.StatusOK)
 		return nil

@@ -18,7 +18,7 @@ import (
 // this server's (DNS rebinding), and one that a page of another origin makes (RFC 6454; Fetch Metadata,
 // Sec-Fetch-Site). A page of "null" origin is one of another.
 func (c *call) checkOrigin() error {
-	if !c.ownHost() {
+	if !c.knownHost() {
 		return fmt.Errorf("%w: %.100q is not a name of this registry; who runs it can add names", berth.ErrDenied, c.r.Host)
 	}
 	for _, origin := range c.r.Header.Values("Origin") {
@@ -30,6 +30,22 @@ func (c *call) checkOrigin() error {
 		return fmt.Errorf("%w: no requests from web pages", berth.ErrDenied)
 	}
 	return nil
+}
+
+// knownHost is ownHost for what was asked the same way last time.
+func (c *call) knownHost() bool {
+	local, _ := c.r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	last := c.known.Load()
+	if last != nil && local != nil && last.host == c.r.Host && last.tls == (c.r.TLS != nil) && last.port == local.Port && last.ip.Equal(local.IP) {
+		return true
+	}
+	if !c.ownHost() {
+		return false
+	}
+	if local != nil {
+		c.known.Store(&knownName{c.r.Host, c.r.TLS != nil, local.Port, local.IP})
+	}
+	return true
 }
 
 // address is where a request went to, as the client sees it.

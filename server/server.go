@@ -32,7 +32,9 @@ package server
 import (
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/internal/ocirequest"
@@ -98,12 +100,23 @@ type handler struct {
 	opts     Options
 	schema1  *schema1Maker
 	limiter  *limiter
+	// known is the name by which the last request called this server. Most call it by the same.
+	known atomic.Pointer[knownName]
+}
+
+// knownName is a Host header that is good for a connection to an address.
+type knownName struct {
+	host string
+	tls  bool
+	port int
+	ip   net.IP
 }
 
 // The headers of every answer. They are never changed.
 var (
 	apiVersion = []string{"registry/2.0"}
 	noSniff    = []string{"nosniff"}
+	vary       = []string{"Accept"} // of those about manifests
 )
 
 // call is one request on its way through.

@@ -1,7 +1,6 @@
 package embedded
 
 import (
-	"container/list"
 	"io"
 	"net"
 	"net/http"
@@ -33,39 +32,42 @@ type crowd struct {
 	refusals chan struct{}
 
 	mu     sync.Mutex // guards the fields below
-	conns  map[net.Conn]*list.Element
-	silent *list.List // of silence, the longest in front
+	guests map[net.Conn]*guest
 	ending bool
 }
 
-// silence is a connection on which no request is under way.
-type silence struct {
-	conn  net.Conn
-	since time.Time
-	fresh bool // it has asked nothing yet
+// guest is what is known of a connection.
+type guest struct {
+	fresh  bool      // it has asked nothing yet
+	silent bool      // no request is under way
+	since  time.Time // when it fell silent
 }
 
 func newCrowd(most int, settled time.Duration) *crowd {
-	return &crowd{most: most, settled: settled, refusals: make(chan struct{}, maxRefusals), conns: map[net.Conn]*list.Element{}, silent: list.New()}
+	return &crowd{most: most, settled: settled, refusals: make(chan struct{}, maxRefusals), guests: map[net.Conn]*guest{}}
 }
 
-// note keeps account of a connection's state.
+// note keeps account of a connection's state. It is called twice for each request.
 func (c *crowd) note(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if at := c.conns[conn]; at != nil {
-		c.silent.Remove(at)
-	}
+	g := c.guests[conn]
 	switch state {
-	case http.StateNew, http.StateIdle:
-		if c.ending {
-			conn.Close()
-		}
-		c.conns[conn] = c.silent.PushBack(silence{conn, time.Now(), state == http.StateNew})
+	case http.StateNew:
+		c.guests[conn] = &guest{fresh: true, silent: true, since: time.Now()}
 	case http.StateActive:
-		c.conns[conn] = nil
+		if g != nil {
+			g.fresh, g.silent = false, false
+		}
+	case http.StateIdle:
+		if g != nil {
+			g.silent, g.since = true, time.Now()
+		}
 	default:
-		delete(c.conns, conn)
+		delete(c.guests, conn)
+	}
+	if c.ending && (state == http.StateNew || state == http.StateIdle) {
+		conn.Close()
 	}
 }
 
@@ -73,17 +75,25 @@ func (c *crowd) note(conn net.Conn, state http.ConnState) {
 func (c *crowd) admit() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.conns) < c.most {
+	if len(c.guests) < c.most {
 		return true
 	}
-	longest := c.silent.Front()
-	if longest == nil || time.Since(longest.Value.(silence).since) < c.settled {
+	gone := c.longestSilent()
+	if gone == nil || time.Since(c.guests[gone].since) < c.settled {
 		return false
 	}
-	gone := c.silent.Remove(longest).(silence).conn
-	delete(c.conns, gone)
+	delete(c.guests, gone)
 	gone.Close()
 	return true
+}
+
+func (c *crowd) longestSilent() (longest net.Conn) {
+	for conn, g := range c.guests {
+		if g.silent && (longest == nil || g.since.Before(c.guests[longest].since)) {
+			longest = conn
+		}
+	}
+	return longest
 }
 
 // end closes the connections that have asked nothing yet, now and from now on.
@@ -91,9 +101,9 @@ func (c *crowd) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ending = true
-	for at := c.silent.Front(); at != nil; at = at.Next() {
-		if s := at.Value.(silence); s.fresh {
-			s.conn.Close()
+	for conn, g := range c.guests {
+		if g.fresh {
+			conn.Close()
 		}
 	}
 }
