@@ -17,17 +17,23 @@ const maxUses = 8 << 10
 // or when the layout is closed: a process that is killed forgets it.
 type uses struct {
 	mu sync.Mutex // guards the field below
-	at map[string]int64
+	at map[use]int64
+}
+
+// use is of a manifest of a repository.
+type use struct {
+	repo   string
+	digest digest.Digest
 }
 
 func (u *uses) note(repo string, d digest.Digest) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.at == nil {
-		u.at = map[string]int64{}
+		u.at = map[use]int64{}
 	}
 	if len(u.at) < maxUses {
-		u.at[string(key(repo, string(d)))] = now()
+		u.at[use{repo, d}] = now()
 	}
 }
 
@@ -38,7 +44,7 @@ func (u *uses) crowded() bool {
 	return len(u.at) > maxUses/2
 }
 
-func (u *uses) take() map[string]int64 {
+func (u *uses) take() map[use]int64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	at := u.at
@@ -53,11 +59,12 @@ func (l *Layout) writeUses(ctx context.Context) error {
 		return nil
 	}
 	return l.writer.commit(ctx, change{hidden: true, write: func(tx *bolt.Tx, _ uint64) error {
-		for k, at := range noted {
-			if !has(tx, bucketManifests, []byte(k)) {
+		for of, at := range noted {
+			k := key(of.repo, string(of.digest))
+			if !has(tx, bucketManifests, k) {
 				continue
 			}
-			if err := put(tx, bucketUsed, []byte(k), at); err != nil {
+			if err := put(tx, bucketUsed, k, at); err != nil {
 				return err
 			}
 		}

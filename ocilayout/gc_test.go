@@ -291,7 +291,7 @@ func TestTheLeastRecentlyUsedEndFirst(t *testing.T) {
 	// v0 was read after all others were.
 	for i, age := range []int64{1, 40, 30, 20} {
 		l.uses.note("app/hello", images[i].desc.Digest)
-		l.uses.at[string(key("app/hello", string(images[i].desc.Digest)))] = now() + 1000 - age
+		l.uses.at[use{"app/hello", images[i].desc.Digest}] = now() + 1000 - age
 	}
 	dry := collect(t, l, berth.GCOptions{MaxBytes: 3000, DryRun: true})
 	report := collect(t, l, berth.GCOptions{MaxBytes: 3000})

@@ -20,7 +20,7 @@ func (c *call) json(contentType string, make func() (any, error)) error {
 	}
 	leave := func() {}
 	if len(data) > smallBody {
-		if leave, err = c.limiter.leaving.enter(c.r.Context(), c.client); err != nil {
+		if leave, err = c.limiter.leaving.enter(c.r.Context(), &c.client); err != nil {
 			return err
 		}
 	}

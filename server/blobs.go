@@ -13,16 +13,14 @@ import (
 	"github.com/berthoci/berth/internal/ocirequest"
 )
 
-// describe sets the headers that every answer about content has.
+// describe sets the headers that every answer about content has, by their canonical names.
 func (c *call) describe(desc v1.Descriptor) {
 	header := c.w.Header()
-	set(header, "Docker-Content-Digest", string(desc.Digest))
-	set(header, "Etag", `"`+string(desc.Digest)+`"`)
-	set(header, "Content-Type", desc.MediaType)
+	values := [...]string{string(desc.Digest), `"` + string(desc.Digest) + `"`, desc.MediaType}
+	header["Docker-Content-Digest"] = values[0:1:1]
+	header["Etag"] = values[1:2:2]
+	header["Content-Type"] = values[2:3:3]
 }
-
-// set is Header.Set for a name in its canonical form, which is not looked at once more.
-func set(header http.Header, name, value string) { header[name] = []string{value} }
 
 func (c *call) blobHead() error {
 	desc, err := c.repo.StatBlob(c.r.Context(), c.req.Digest)

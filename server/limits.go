@@ -85,7 +85,7 @@ func (c *call) enter(kind ocirequest.Kind) (leave func(), err error) {
 	if !bringsBytes(kind) {
 		return func() {}, nil
 	}
-	return c.limiter.uploads.await(c.r.Context(), c.client)
+	return c.limiter.uploads.await(c.r.Context(), &c.client)
 }
 
 func bringsBytes(kind ocirequest.Kind) bool {
@@ -94,7 +94,7 @@ func bringsBytes(kind ocirequest.Kind) bool {
 
 // work waits for its turn to read or make something large. It must end before anything is awaited of a client.
 func (c *call) work() (end func(), err error) {
-	return c.limiter.inWork.await(c.r.Context(), c.client)
+	return c.limiter.inWork.await(c.r.Context(), &c.client)
 }
 
 // room bounds how many do something at once.
@@ -183,7 +183,7 @@ func (r *room) full() error {
 
 // client is the other end of a request.
 type client struct {
-	conn *http.ResponseController
+	conn http.ResponseController
 	// since is the time from which on something is awaited of the client, in nanoseconds; 0: nothing is.
 	since atomic.Int64
 }

@@ -33,7 +33,7 @@ func (c *call) manifestGet() error {
 	if c.notModified(m.Descriptor) {
 		return nil
 	}
-	set(header, "Content-Length", strconv.FormatInt(m.Descriptor.Size, 10))
+	header["Content-Length"] = []string{strconv.FormatInt(m.Descriptor.Size, 10)}
 	if c.r.Method == http.MethodHead {
 		c.w.WriteHeader(http.StatusOK)
 		return nil
@@ -57,7 +57,7 @@ func (c *call) beginAnswer(size int64) (leave func(), err error) {
 	if size <= smallBody {
 		return func() {}, nil
 	}
-	return c.limiter.leaving.await(c.r.Context(), c.client)
+	return c.limiter.leaving.await(c.r.Context(), &c.client)
 }
 
 // stored returns what a reference names, without the bytes: they may not be sent.
@@ -179,7 +179,7 @@ func (c *call) readManifest() (raw []byte, leave func(), err error) {
 	leave = func() {}
 	raw, err = io.ReadAll(io.LimitReader(c.r.Body, smallBody+1))
 	if err == nil && len(raw) > smallBody {
-		if leave, err = c.limiter.arriving.await(c.r.Context(), c.client); err != nil {
+		if leave, err = c.limiter.arriving.await(c.r.Context(), &c.client); err != nil {
 			return nil, nil, err
 		}
 		raw, err = c.readLarge(raw)

@@ -62,7 +62,7 @@ type pacedWriter struct {
 }
 
 func (c *call) paced() *pacedWriter {
-	return &pacedWriter{c.w, c.client, c.limiter.stall}
+	return &pacedWriter{c.w, &c.client, c.limiter.stall}
 }
 
 // Unwrap is for http.ResponseController.

@@ -18,7 +18,7 @@ import (
 )
 
 // idle is a client of no connection.
-func idle() *client { return &client{conn: http.NewResponseController(httptest.NewRecorder())} }
+func idle() *client { return &client{conn: *http.NewResponseController(httptest.NewRecorder())} }
 
 func TestARoomIsForSoManyAndNoMore(t *testing.T) {
 	r := newRoom("things", 2, defaultPatience)

@@ -55,7 +55,7 @@ func (c *call) asSchema1(m berth.Manifest) (berth.Manifest, error) {
 // are to be fetched again. It goes on without the client who asked first: others may want the same.
 func (c *call) workOnSchema1(m berth.Manifest) (berth.Manifest, error) {
 	ctx := context.WithoutCancel(c.r.Context())
-	end, err := c.limiter.inWork.await(ctx, c.client)
+	end, err := c.limiter.inWork.await(ctx, &c.client)
 	if err != nil {
 		return berth.Manifest{}, err
 	}

@@ -124,8 +124,9 @@ type call struct {
 	*handler
 	w      http.ResponseWriter
 	r      *http.Request
-	client *client
+	client client
 	req    *ocirequest.Request
+	none   ocirequest.Request // what req is before it is known
 	repo   berth.Repository
 }
 
@@ -161,19 +162,19 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *handler) serveHTTP(w http.ResponseWriter, r *http.Request) {
-	sender := &client{conn: http.NewResponseController(w)}
-	r = pace(sender, r, h.limiter.stall)
+	c := &call{handler: h, w: w}
+	c.client.conn = *http.NewResponseController(w)
+	c.r, c.req = pace(&c.client, r, h.limiter.stall), &c.none
 	header := w.Header()
 	header["Docker-Distribution-Api-Version"] = apiVersion
 	header["X-Content-Type-Options"] = noSniff
-	c := &call{handler: h, w: w, r: r, client: sender, req: &ocirequest.Request{}}
 	if err := c.serve(); err != nil {
 		c.fail(err)
 	}
 }
 
 func (c *call) serve() error {
-	leave, err := c.limiter.requests.enter(c.r.Context(), c.client)
+	leave, err := c.limiter.requests.enter(c.r.Context(), &c.client)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,11 @@ import (
 const (
 	// maxConns bounds the connections of one address. Each takes some 20 KiB of memory.
 	maxConns = 2048
+	// headerTimeout bounds how long a client may take to say what it wants.
+	headerTimeout = 10 * time.Second
+	// idleTimeout bounds how long a connection may rest between two requests, and how long the head of the
+	// next one may take.
+	idleTimeout = time.Minute
 	// settled is how long a connection must have been silent to be closed in favour of a new one.
 	settled = time.Second
 	// maxRefusals bounds how many are told at once that there is no room; the others are not told.
@@ -26,9 +31,11 @@ const noRoom = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Type
 
 // crowd keeps the connections of a server within a bound: where there are too many, the one that has been
 // silent for longest goes, and where none is, no new one is let in.
+//
+// It also ends connections that are silent for too long. net/http could, with three deadlines for each
+// request; here a look around now and then does.
 type crowd struct {
-	most     int
-	settled  time.Duration
+	limits   crowdLimits
 	refusals chan struct{}
 
 	mu     sync.Mutex // guards the fields below
@@ -43,8 +50,16 @@ type guest struct {
 	since  time.Time // when it fell silent
 }
 
-func newCrowd(most int, settled time.Duration) *crowd {
-	return &crowd{most: most, settled: settled, refusals: make(chan struct{}, maxRefusals), guests: map[net.Conn]*guest{}}
+// crowdLimits say how many guests there may be, and how long they may be silent.
+type crowdLimits struct {
+	most    int
+	settled time.Duration // before one may be sent away in favour of another
+	header  time.Duration // of one that has asked nothing yet
+	idle    time.Duration // of any other
+}
+
+func newCrowd(limits crowdLimits) *crowd {
+	return &crowd{limits: limits, refusals: make(chan struct{}, maxRefusals), guests: map[net.Conn]*guest{}}
 }
 
 // note keeps account of a connection's state. It is called twice for each request.
@@ -75,11 +90,11 @@ func (c *crowd) note(conn net.Conn, state http.ConnState) {
 func (c *crowd) admit() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.guests) < c.most {
+	if len(c.guests) < c.limits.most {
 		return true
 	}
 	gone := c.longestSilent()
-	if gone == nil || time.Since(c.guests[gone].since) < c.settled {
+	if gone == nil || time.Since(c.guests[gone].since) < c.limits.settled {
 		return false
 	}
 	delete(c.guests, gone)
@@ -94,6 +109,36 @@ func (c *crowd) longestSilent() (longest net.Conn) {
 		}
 	}
 	return longest
+}
+
+// watch ends those who are silent for too long, until done is closed.
+func (c *crowd) watch(done <-chan struct{}) {
+	around := time.NewTicker(min(c.limits.header, c.limits.idle) / 8)
+	defer around.Stop()
+	for {
+		select {
+		case now := <-around.C:
+			c.dismiss(now)
+		case <-done:
+			return
+		}
+	}
+}
+
+// dismiss closes the connections that are silent for too long. A request whose head comes in pieces is
+// silent: it is not under way before the head is whole.
+func (c *crowd) dismiss(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn, g := range c.guests {
+		most := c.limits.idle
+		if g.fresh {
+			most = c.limits.header
+		}
+		if g.silent && now.Sub(g.since) > most {
+			conn.Close()
+		}
+	}
 }
 
 // end closes the connections that have asked nothing yet, now and from now on.

@@ -14,11 +14,16 @@ import (
 // crowded serves with room for two connections, and returns where.
 func crowded(t *testing.T, settled time.Duration, handler http.HandlerFunc) string {
 	t.Helper()
+	return crowdedWith(t, crowdLimits{2, settled, time.Hour, time.Hour}, handler)
+}
+
+func crowdedWith(t *testing.T, limits crowdLimits, handler http.HandlerFunc) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &httpServer{crowd: newCrowd(2, settled)}
+	s := &httpServer{crowd: newCrowd(limits)}
 	s.Handler, s.ConnState = handler, s.crowd.note
 	served := make(chan error, 1)
 	go func() { served <- s.serve(listener) }()
@@ -112,5 +117,31 @@ func TestWhoIsNewIsNotSentAway(t *testing.T) {
 		if got := v.ask(); got != http.StatusOK {
 			t.Errorf("status %d", got)
 		}
+	}
+}
+
+// Who says nothing, says it slowly, or has nothing more to say is let go; who is waiting is not.
+func TestSilenceEnds(t *testing.T) {
+	release := make(chan struct{})
+	limits := crowdLimits{4, time.Hour, 40 * time.Millisecond, 40 * time.Millisecond}
+	addr := crowdedWith(t, limits, func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			<-release
+		}
+	})
+	waiting, mute, slow, done := visit(t, addr), visit(t, addr), visit(t, addr), visit(t, addr)
+	fmt.Fprint(waiting, "GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+	fmt.Fprint(slow, "GET / HTTP/1.1\r\nHo")
+	if got := done.ask(); got != http.StatusOK {
+		t.Fatalf("status %d", got)
+	}
+	for name, v := range map[string]*visitor{"mute": mute, "slow": slow, "done": done} {
+		if got := v.hear(); got != 0 {
+			t.Errorf("%s got status %d", name, got)
+		}
+	}
+	close(release)
+	if got := waiting.hear(); got != http.StatusOK {
+		t.Errorf("who was waiting got status %d", got)
 	}
 }

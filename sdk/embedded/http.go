@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/berthoci/berth"
@@ -15,15 +16,11 @@ import (
 const (
 	// drainTimeout is how long requests that are under way may take when their address closes.
 	drainTimeout = 5 * time.Second
-	// headerTimeout bounds how long a client may take to say what it wants.
-	headerTimeout = 10 * time.Second
 	// writeTimeout bounds how long a client may take for an answer; one that is a blob has more time as it
 	// moves.
 	writeTimeout = time.Minute
 	// maxHeader bounds the head of a request, in bytes. Those of clients with tokens have a few thousand.
 	maxHeader = 64 << 10
-	// idleTimeout bounds how long a connection may rest between two requests.
-	idleTimeout = 2 * time.Minute
 )
 
 // httpServer is an http.Server that ends at once when no request is under way. The standard one waits
@@ -34,21 +31,24 @@ type httpServer struct {
 }
 
 func newHTTPServer(registry berth.Registry, opts *server.Options) *httpServer {
-	s := &httpServer{crowd: newCrowd(maxConns, settled)}
+	s := &httpServer{crowd: newCrowd(crowdLimits{maxConns, settled, headerTimeout, idleTimeout})}
 	s.Server = http.Server{
-		Handler:           server.New(registry, opts),
-		ReadHeaderTimeout: headerTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
-		ConnState:         s.crowd.note,
-		ErrorLog:          slog.NewLogLogger(opts.Logger.Handler(), slog.LevelDebug),
+		Handler:        server.New(registry, opts),
+		WriteTimeout:   writeTimeout,
+		MaxHeaderBytes: maxHeader,
+		ConnState:      s.crowd.note,
+		ErrorLog:       slog.NewLogLogger(opts.Logger.Handler(), slog.LevelDebug),
 	}
 	return s
 }
 
 // serve answers at a listener until shutdown: in https if there is a certificate.
 func (s *httpServer) serve(listener net.Listener) error {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	done := make(chan struct{})
+	defer close(done)
+	watching.Go(func() { s.crowd.watch(done) })
 	bounded := &crowdedListener{listener, s.crowd, s.TLSConfig == nil}
 	if s.TLSConfig != nil {
 		return s.ServeTLS(bounded, "", "")
