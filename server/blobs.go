@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -45,7 +46,7 @@ func (c *call) blobGet() error {
 	}
 	defer blob.Close()
 	c.describe(blob.Descriptor())
-	if !understood(c.r.Header.Get("Range")) {
+	if ranges := c.r.Header.Get("Range"); ranges != "" && !understood(ranges) {
 		c.r.Header.Del("Range")
 	}
 	http.ServeContent(c.paced(), c.r, "", time.Time{}, blob)
@@ -55,10 +56,13 @@ func (c *call) blobGet() error {
 // maxRanges bounds how many parts of a blob are asked for at once. With more, all of it is sent.
 const maxRanges = 64
 
-// understood reports whether a Range is one of bytes. All other units are to be ignored (RFC 9110, 14.2).
+// byteRanges is what a Range of bytes looks like (RFC 9110, 14.1.2).
+var byteRanges = regexp.MustCompile(`^bytes=[ \t,]*(\d+-\d*|-\d+)([ \t]*,[ \t]*(\d+-\d*|-\d+)?)*[ \t]*$`)
+
+// understood reports whether a Range can be answered. One of another unit, and one that does not parse, is as
+// if it were not there (RFC 9110, 14.2).
 func understood(ranges string) bool {
-	unit, _, _ := strings.Cut(ranges, "=")
-	return strings.EqualFold(strings.TrimSpace(unit), "bytes") && strings.Count(ranges, ",") < maxRanges
+	return strings.Count(ranges, ",") < maxRanges && byteRanges.MatchString(ranges)
 }
 
 func (c *call) blobDelete() error {

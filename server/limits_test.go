@@ -194,7 +194,7 @@ func TestRangesThatAreNotBytes(t *testing.T) {
 	f := serve(t, nil)
 	at := "/v2/x/blobs/" + string(f.blob("x", "0123456789"))
 	for ranges, want := range map[string]string{
-		"items=0-1": "0123456789", "": "0123456789", "bytes=0-1": "01", "bytes=-2": "89", "bytes=8-": "89",
+		"items=0-1": "0123456789", "": "0123456789", "bytes=0-1": "01", "bytes=-2": "89", "bytes=8-": "89", "bytes=abc": "0123456789", "bytes=5": "0123456789", "bytes=-": "0123456789", "bytes=0-1-2": "0123456789",
 		"bytes=0-0" + strings.Repeat(",1-1", 100): "0123456789",
 	} {
 		resp := f.do("GET", at, "", "Range", ranges)

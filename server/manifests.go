@@ -20,6 +20,8 @@ import (
 
 // manifestGet answers GET and HEAD: with what is stored, or with what the client can read of it.
 func (c *call) manifestGet() error {
+	header := c.w.Header()
+	header["Vary"] = vary
 	m, err := c.stored(c.req.Reference)
 	if err == nil {
 		m, err = c.negotiate(m)
@@ -28,8 +30,6 @@ func (c *call) manifestGet() error {
 		return err
 	}
 	c.describe(m.Descriptor)
-	header := c.w.Header()
-	header["Vary"] = vary
 	if c.notModified(m.Descriptor) {
 		return nil
 	}

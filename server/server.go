@@ -31,6 +31,7 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -195,7 +196,8 @@ func (c *call) serve() error {
 		return err
 	}
 	if c.opts.ReadOnly && writes(req.Kind) {
-		return c.refuse(&ocirequest.MethodError{Method: c.r.Method, Allow: "GET, HEAD"})
+		c.w.Header().Set("Allow", "GET, HEAD")
+		return fmt.Errorf("%w: this registry is read-only", berth.ErrUnsupported)
 	}
 	if req.Repository != "" {
 		if c.repo, err = c.registry.Repository(req.Repository); err != nil {

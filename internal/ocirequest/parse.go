@@ -245,7 +245,7 @@ func (r *Request) setLimit(s string) error {
 	case errors.Is(err, strconv.ErrRange) && s[0] != '-':
 		return nil // more than any list has
 	case err != nil || n < 0:
-		return fmt.Errorf("n=%.40q must be a number from 0: %w", s, berth.ErrUnsupported)
+		return fmt.Errorf("%w: n=%.40q must be a number from 0", berth.ErrUnsupported, s)
 	}
 	r.N = n
 	return nil
