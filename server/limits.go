@@ -38,6 +38,8 @@ const (
 	defaultUploads  = 128
 	defaultPatience = 5 * time.Second
 	defaultStall    = time.Minute
+	// calmFor is how long a refusal takes.
+	calmFor = 200 * time.Millisecond
 	// retryAfter is when it is worth to try again, in seconds.
 	retryAfter = "1"
 )
@@ -92,6 +94,18 @@ func bringsBytes(kind ocirequest.Kind) bool {
 	return kind == ocirequest.UploadWhole || kind == ocirequest.UploadChunk || kind == ocirequest.UploadFinish
 }
 
+// calm lets a moment pass before a client hears that it asks for too much, so that those who ask again at once
+// do not keep the processors from the others. Nothing is held meanwhile.
+func (c *call) calm(err error) {
+	if statusOf(err) != http.StatusTooManyRequests {
+		return
+	}
+	select {
+	case <-time.After(calmFor):
+	case <-c.r.Context().Done():
+	}
+}
+
 // work waits for its turn to read or make something large. It must end before anything is awaited of a client.
 func (c *call) work() (end func(), err error) {
 	return c.limiter.inWork.await(c.r.Context(), &c.client)
@@ -101,14 +115,20 @@ func (c *call) work() (end func(), err error) {
 type room struct {
 	what     string
 	places   *semaphore.Weighted
+	queue    int // how many may wait
 	patience time.Duration
 
-	mu     sync.Mutex // guards the fields below
-	inside map[*client]struct{}
+	mu      sync.Mutex // guards the fields below
+	inside  map[*client]struct{}
+	waiting int
 }
 
+// minQueue is how many may wait at least. All that wait are well below Requests: who asks for something small
+// is not to be turned away because many wait for something large.
+const minQueue = 128
+
 func newRoom(what string, places int, patience time.Duration) *room {
-	return &room{what: what, places: semaphore.NewWeighted(int64(places)), patience: patience, inside: map[*client]struct{}{}}
+	return &room{what: what, places: semaphore.NewWeighted(int64(places)), queue: max(2*places, minQueue), patience: patience, inside: map[*client]struct{}{}}
 }
 
 // enter takes a place, if there is one, or if it can be taken from a client that stands still.
@@ -134,6 +154,10 @@ func (r *room) await(ctx context.Context, c *client) (leave func(), err error) {
 }
 
 func (r *room) wait(ctx context.Context, c *client) (leave func(), err error) {
+	if !r.join() {
+		return nil, r.full()
+	}
+	defer r.quit()
 	patient, cancel := context.WithTimeout(ctx, r.patience)
 	defer cancel()
 	err = r.places.Acquire(patient, 1)
@@ -144,6 +168,23 @@ func (r *room) wait(ctx context.Context, c *client) (leave func(), err error) {
 		return nil, r.full()
 	}
 	return nil, err
+}
+
+// join takes a place among those who wait, if there is one.
+func (r *room) join() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting == r.queue {
+		return false
+	}
+	r.waiting++
+	return true
+}
+
+func (r *room) quit() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting--
 }
 
 // place notes who has a place.

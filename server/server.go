@@ -170,6 +170,7 @@ func (h *handler) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	header["Docker-Distribution-Api-Version"] = apiVersion
 	header["X-Content-Type-Options"] = noSniff
 	if err := c.serve(); err != nil {
+		c.calm(err)
 		c.fail(err)
 	}
 }
