@@ -84,15 +84,14 @@ func (r *Registry) newError(req ocirequest.Request, resp *http.Response) error {
 // advise tells why a registry may have refused: what it said itself, or which credential was shown.
 func (r *Registry) advise(resp *http.Response) string {
 	host := r.base.Host
-	if strings.Contains(resp.Header.Get("WWW-Authenticate"), "insufficient_scope") {
-		return "the login is good, but does not allow this"
-	}
 	shown, err := r.credentials(resp.Request.Context(), host)
 	switch {
 	case err != nil:
 		return ""
 	case shown == auth.Credential{}:
 		return fmt.Sprintf("no credentials are stored for %s: docker login %s stores them", host, host)
+	case strings.Contains(resp.Header.Get("WWW-Authenticate"), "insufficient_scope"):
+		return "the login is good, but does not allow this"
 	case shown.Username == "":
 		return fmt.Sprintf("%s refused the stored token: docker login %s stores another", host, host)
 	}

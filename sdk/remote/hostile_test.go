@@ -416,11 +416,12 @@ func TestARefusalSaysWhatToDo(t *testing.T) {
 		shown     auth.Credential
 		says      string
 	}{
-		"nothing stored":   {`Basic realm="x"`, auth.Credential{}, "no credentials are stored for HOST: docker login HOST"},
-		"wrong password":   {`Basic realm="x"`, auth.Credential{Username: "alice", Password: "canary"}, "HOST refused user alice"},
-		"a stored token":   {`Basic realm="x"`, auth.Credential{IdentityToken: "canary"}, "HOST refused the stored token"},
-		"not allowed":      {`Bearer error="insufficient_scope"`, auth.Credential{Username: "alice", Password: "canary"}, "the login is good, but does not allow this"},
-		"no challenge yet": {"", auth.Credential{}, "docker login HOST"},
+		"nothing stored":             {`Basic realm="x"`, auth.Credential{}, "no credentials are stored for HOST: docker login HOST"},
+		"wrong password":             {`Basic realm="x"`, auth.Credential{Username: "alice", Password: "canary"}, "HOST refused user alice"},
+		"a stored token":             {`Basic realm="x"`, auth.Credential{IdentityToken: "canary"}, "HOST refused the stored token"},
+		"not allowed":                {`Bearer error="insufficient_scope"`, auth.Credential{Username: "alice", Password: "canary"}, "the login is good, but does not allow this"},
+		"not allowed, nor logged in": {`Bearer error="insufficient_scope"`, auth.Credential{}, "no credentials are stored for HOST: docker login HOST"},
+		"no challenge yet":           {"", auth.Credential{}, "docker login HOST"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := httptest.NewServer(answer(401, "", "WWW-Authenticate", tt.challenge))
