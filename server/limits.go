@@ -17,9 +17,9 @@ import (
 )
 
 // Limits bound what clients can ask for at once. What is beyond a limit waits for its turn, Requests apart;
-// what then is still beyond is answered with status 429 and the time after which to try again. Where a limit is reached, a client that has stood still for some
-// seconds is cut off, so that those who do not move keep nobody out for long. The zero value of each
-// field is its default.
+// what then is still beyond is answered with status 429 and the time after which to try again. Where a limit
+// is reached, a client that has stood still for some seconds is cut off, so that those who do not move keep
+// nobody out for long. The zero value of each field is its default.
 type Limits struct {
 	// Requests that are served at once. Default: 1024.
 	Requests int

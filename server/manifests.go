@@ -22,28 +22,29 @@ import (
 func (c *call) manifestGet() error {
 	header := c.w.Header()
 	header["Vary"] = vary
-	m, err := c.stored(c.req.Reference)
+	desc, err := c.repo.Resolve(c.r.Context(), c.req.Reference)
 	if err == nil {
-		m, err = c.negotiate(m)
+		desc, err = c.negotiate(desc)
 	}
 	if err != nil {
 		return err
 	}
-	c.describe(m.Descriptor)
-	if c.notModified(m.Descriptor) {
+	c.describe(desc)
+	if c.notModified(desc) {
 		return nil
 	}
-	header["Content-Length"] = []string{strconv.FormatInt(m.Descriptor.Size, 10)}
+	header["Content-Length"] = []string{strconv.FormatInt(desc.Size, 10)}
 	if c.r.Method == http.MethodHead {
 		c.w.WriteHeader(http.StatusOK)
 		return nil
 	}
-	leave, err := c.beginAnswer(m.Descriptor.Size)
+	leave, err := c.beginAnswer(desc.Size)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	if m, err = c.whole(m); err != nil {
+	m, err := c.fetch(desc)
+	if err != nil {
 		return err
 	}
 	if err = c.send(m.Raw); err == nil {
@@ -60,18 +61,9 @@ func (c *call) beginAnswer(size int64) (leave func(), err error) {
 	return c.limiter.leaving.await(c.r.Context(), &c.client)
 }
 
-// stored returns what a reference names, without the bytes: they may not be sent.
-func (c *call) stored(ref string) (berth.Manifest, error) {
-	desc, err := c.repo.Resolve(c.r.Context(), ref)
-	return berth.Manifest{Descriptor: desc}, err
-}
-
-// whole is a manifest with its bytes. They are those of the descriptor, also where a tag has moved since.
-func (c *call) whole(m berth.Manifest) (berth.Manifest, error) {
-	if m.Raw != nil {
-		return m, nil
-	}
-	return c.repo.FetchManifest(c.r.Context(), string(m.Descriptor.Digest))
+// fetch returns the manifest of a descriptor, also where the tag that led to it has moved since.
+func (c *call) fetch(desc v1.Descriptor) (berth.Manifest, error) {
+	return c.repo.FetchManifest(c.r.Context(), string(desc.Digest))
 }
 
 func (c *call) pulledTag() []string {

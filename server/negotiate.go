@@ -3,31 +3,32 @@ package server
 import (
 	"strings"
 
-	"github.com/berthoci/berth"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/berthoci/berth/internal/ocirequest"
 	"github.com/berthoci/berth/manifest"
 )
 
 // negotiate returns what the client is served: what is stored, or what can stand in for it.
-func (c *call) negotiate(m berth.Manifest) (berth.Manifest, error) {
+func (c *call) negotiate(stored v1.Descriptor) (v1.Descriptor, error) {
 	values := c.r.Header.Values("Accept")
-	if len(values) == 0 || names(values, m.Descriptor.MediaType) {
-		return m, nil
+	if len(values) == 0 || names(values, stored.MediaType) {
+		return stored, nil
 	}
 	accept := manifest.ParseAccept(values)
-	decision, err := manifest.Negotiate(accept, m.Descriptor, !ocirequest.IsDigest(c.req.Reference))
+	decision, err := manifest.Negotiate(accept, stored, !ocirequest.IsDigest(c.req.Reference))
 	if err != nil {
-		return m, err
+		return stored, err
 	}
 	if decision == manifest.DefaultChild {
-		if m, decision, err = c.defaultChild(accept, m); err != nil {
-			return m, err
+		if stored, decision, err = c.defaultChild(accept, stored); err != nil {
+			return stored, err
 		}
 	}
 	if decision == manifest.AsSchema1 {
-		return c.asSchema1(m)
+		return c.asSchema1(stored)
 	}
-	return m, nil
+	return stored, nil
 }
 
 // names reports whether an Accept field simply names a media type, as nearly all do. No other element
@@ -47,19 +48,19 @@ func names(values []string, mediaType string) bool {
 }
 
 // defaultChild returns the image that a client gets which cannot read the list that it asked for.
-func (c *call) defaultChild(accept manifest.Accept, list berth.Manifest) (berth.Manifest, manifest.Decision, error) {
-	if list.Descriptor.Size > smallBody {
+func (c *call) defaultChild(accept manifest.Accept, list v1.Descriptor) (v1.Descriptor, manifest.Decision, error) {
+	if list.Size > smallBody {
 		end, err := c.work()
 		if err != nil {
 			return list, 0, err
 		}
 		defer end()
 	}
-	list, err := c.whole(list)
+	m, err := c.fetch(list)
 	if err != nil {
 		return list, 0, err
 	}
-	doc, err := manifest.Parse(list.Descriptor.MediaType, list.Raw)
+	doc, err := manifest.Parse(m.Descriptor.MediaType, m.Raw)
 	if err != nil {
 		return list, 0, err
 	}
@@ -67,6 +68,6 @@ func (c *call) defaultChild(accept manifest.Accept, list berth.Manifest) (berth.
 	if err != nil {
 		return list, 0, err
 	}
-	m, err := c.stored(string(child.Digest))
-	return m, decision, err
+	stored, err := c.repo.Resolve(c.r.Context(), string(child.Digest))
+	return stored, decision, err
 }

@@ -19,9 +19,6 @@ import (
 	"github.com/berthoci/berth/manifest/schema1"
 )
 
-// libraryNamespace is what the names of generated manifests leave out, as Docker's own images do.
-const libraryNamespace = "library"
-
 // keyBits is the size of the key that signs what is generated. Nobody trusts the key: clients of that
 // time want a signature, whosever it is.
 const keyBits = 2048
@@ -38,54 +35,52 @@ func newSchema1Maker() *schema1Maker {
 
 // asSchema1 returns the manifest of schema 1 that is made of an image for the request's tag. It is
 // stored: so what is made twice, or by two at once, is what was stored first.
-func (c *call) asSchema1(m berth.Manifest) (berth.Manifest, error) {
-	key := c.req.Repository + ":" + c.req.Reference + "@" + string(m.Descriptor.Digest)
-	made, err, _ := c.schema1.flights.Do(key, func() (any, error) { return c.workOnSchema1(m) })
+func (c *call) asSchema1(image v1.Descriptor) (v1.Descriptor, error) {
+	key := c.req.Repository + ":" + c.req.Reference + "@" + string(image.Digest)
+	made, err, _ := c.schema1.flights.Do(key, func() (any, error) { return c.workOnSchema1(image) })
 	if err == nil {
-		return made.(berth.Manifest), nil
+		return made.(v1.Descriptor), nil
 	}
 	if berth.Code(err) == "" || errors.Is(err, berth.ErrTooManyRequests) {
-		return berth.Manifest{}, err
+		return image, err
 	}
-	return berth.Manifest{}, fmt.Errorf("%w: the manifest is of type %s, the request accepts schema 1 only, and none can be made: %w",
-		berth.ErrManifestUnknown, m.Descriptor.MediaType, err)
+	return image, fmt.Errorf("%w: the manifest is of type %s, the request accepts schema 1 only, and none can be made: %w",
+		berth.ErrManifestUnknown, image.MediaType, err)
 }
 
-// workOnSchema1 waits for its turn, because manifest and config may be large; so the bytes of what it returns
-// are to be fetched again. It goes on without the client who asked first: others may want the same.
-func (c *call) workOnSchema1(m berth.Manifest) (berth.Manifest, error) {
+// workOnSchema1 waits for its turn, because manifest and config may be large. It goes on without the client
+// who asked first: others may want the same.
+func (c *call) workOnSchema1(image v1.Descriptor) (v1.Descriptor, error) {
 	ctx := context.WithoutCancel(c.r.Context())
 	end, err := c.limiter.inWork.await(ctx, &c.client)
 	if err != nil {
-		return berth.Manifest{}, err
+		return image, err
 	}
 	defer end()
-	made, err := c.makeSchema1(ctx, m)
-	return berth.Manifest{Descriptor: made.Descriptor}, err
+	return c.makeSchema1(ctx, image)
 }
 
-func (c *call) makeSchema1(ctx context.Context, m berth.Manifest) (made berth.Manifest, err error) {
+func (c *call) makeSchema1(ctx context.Context, image v1.Descriptor) (made v1.Descriptor, err error) {
 	if c.opts.ReadOnly {
 		return made, fmt.Errorf("%w: the registry is read-only", berth.ErrUnsupported)
 	}
-	if m, err = c.repo.FetchManifest(ctx, string(m.Descriptor.Digest)); err != nil {
+	m, err := c.repo.FetchManifest(ctx, string(image.Digest))
+	if err != nil {
 		return made, err
 	}
 	generated, err := c.generate(ctx, m)
 	if err != nil {
 		return made, err
 	}
-	made, err = c.repo.FetchManifest(ctx, string(generated.Digest()))
+	earlier, err := c.repo.FetchManifest(ctx, string(generated.Digest())) // one that cannot be read is made anew
 	if err == nil || !errors.Is(err, berth.ErrManifestUnknown) {
-		return made, err
+		return earlier.Descriptor, err
 	}
 	if err := c.storeEmptyLayer(ctx); err != nil {
 		return made, err
 	}
-	made.Raw = generated.Raw()
 	opts := &berth.PushOptions{MediaType: generated.MediaType(), Digest: generated.Digest(), AllowMissing: c.opts.AllowMissing}
-	made.Descriptor, err = c.repo.PushManifest(ctx, made.Raw, opts)
-	return made, err
+	return c.repo.PushManifest(ctx, generated.Raw(), opts)
 }
 
 // generate makes the manifest. Its payload depends on nothing but the image and the tag.
@@ -106,7 +101,7 @@ func (c *call) generate(ctx context.Context, m berth.Manifest) (*schema1.Manifes
 		return nil, err
 	}
 	src := schema1.Image{MediaType: m.Descriptor.MediaType, Manifest: m.Raw, Config: config}
-	to := schema1.Target{Ref: berth.Reference{Repository: c.req.Repository, Tag: c.req.Reference}, LibraryNamespace: libraryNamespace}
+	to := schema1.Target{Ref: berth.Reference{Repository: c.req.Repository, Tag: c.req.Reference}, LibraryNamespace: schema1.LibraryNamespace}
 	return schema1.Generate(src, to, key, time.Now())
 }
 

@@ -12,8 +12,8 @@ import (
 	"github.com/berthoci/berth/manifest"
 )
 
-// libraryNamespace is the namespace that Docker's own images leave out of their names.
-const libraryNamespace = "library"
+// LibraryNamespace is the namespace that Docker's own images leave out of their names.
+const LibraryNamespace = "library"
 
 // Entry is a manifest of any format, as a registry has it.
 type Entry struct {
@@ -118,7 +118,7 @@ func Admit(repository string, raw []byte, opts *berth.PushOptions) (*Entry, erro
 
 // admit checks what is particular to schema 1. Who is wrong about name, tag and digest is told all of it.
 func (m *Manifest) admit(repository string, opts *berth.PushOptions) error {
-	to := Target{Ref: berth.Reference{Repository: repository, Digest: opts.Digest}, LibraryNamespace: libraryNamespace}
+	to := Target{Ref: berth.Reference{Repository: repository, Digest: opts.Digest}, LibraryNamespace: LibraryNamespace}
 	errs := []error{m.checkName(to), m.checkDigest(to)}
 	for _, tag := range opts.Tags {
 		to.Ref.Tag = tag
