@@ -147,20 +147,18 @@ func (a Accept) takesAsJSON(base string) bool {
 	if taken, _ := a.find("application/json"); !taken {
 		return false
 	}
-	return IsSchema1(base) || isManifest(base) && !a.namesManifests()
+	return IsSchema1(base) || IsManifest(base) && !a.namesManifests()
 }
 
 // namesManifests reports whether the client knows any type of manifest by name.
 func (a Accept) namesManifests() bool {
 	for _, r := range a.ranges {
-		if isManifest(r.name) {
+		if IsManifest(r.name) {
 			return true
 		}
 	}
 	return false
 }
-
-func isManifest(mediaType string) bool { return KindOf(mediaType) != 0 || IsSchema1(mediaType) }
 
 // takesOnlySchema1 reports whether schema 1 is the only format that the client reads.
 func (a Accept) takesOnlySchema1() bool {

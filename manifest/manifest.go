@@ -110,6 +110,9 @@ func IsSchema1(mediaType string) bool {
 	return mediaType == MediaTypeSchema1 || mediaType == MediaTypeSchema1Signed
 }
 
+// IsManifest reports whether a media type is one of a manifest, schema 1 included.
+func IsManifest(mediaType string) bool { return KindOf(mediaType) != 0 || IsSchema1(mediaType) }
+
 // MediaTypes lists the media types that Parse takes, in the order a client should ask for them.
 func MediaTypes() []string {
 	return []string{v1.MediaTypeImageIndex, v1.MediaTypeImageManifest, MediaTypeDockerManifestList, MediaTypeDockerManifest}

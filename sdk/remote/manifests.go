@@ -45,7 +45,7 @@ func (r *Repository) Resolve(ctx context.Context, ref string) (v1.Descriptor, er
 	if desc.Digest == "" && ocirequest.IsDigest(ref) {
 		desc.Digest = digest.Digest(ref)
 	}
-	if desc.Digest == "" || desc.Size < 0 || !isManifest(desc.MediaType) {
+	if desc.Digest == "" || desc.Size < 0 || !manifest.IsManifest(desc.MediaType) {
 		return r.resolveByGet(ctx, ref)
 	}
 	if ocirequest.IsDigest(ref) && desc.Digest != digest.Digest(ref) {
@@ -106,7 +106,7 @@ func (r *Repository) FetchManifest(ctx context.Context, ref string) (berth.Manif
 // verify says what was received, if it is what was asked for.
 func (r *Repository) verify(ref string, h http.Header, raw []byte) (v1.Descriptor, error) {
 	declared := mediaType(h)
-	if !isManifest(declared) {
+	if !manifest.IsManifest(declared) {
 		declared = "" // some servers say text/plain: then the manifest's own word counts
 	}
 	want := headerDigest(h)
@@ -134,10 +134,6 @@ func unread(want digest.Digest, raw []byte, err error) error {
 		return mismatch
 	}
 	return err
-}
-
-func isManifest(mediaType string) bool {
-	return manifest.KindOf(mediaType) != 0 || manifest.IsSchema1(mediaType)
 }
 
 func suffix(ref string) string {
