@@ -1,10 +1,14 @@
 package embedded
 
 import (
+	"crypto/tls"
+	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,6 +22,9 @@ const (
 	idleTimeout = time.Minute
 	// settled is how long a connection must have been silent to be closed in favour of a new one.
 	settled = time.Second
+	// writeTimeout bounds how long a client may take for what is written at once: an answer, but for those
+	// that are blobs.
+	writeTimeout = time.Minute
 	// maxRefusals bounds how many are told at once that there is no room; the others are not told.
 	maxRefusals = 64
 	// farewell is how long one that is told may take to hear it.
@@ -32,123 +39,192 @@ const noRoom = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Type
 // crowd keeps the connections of a server within a bound: where there are too many, the one that has been
 // silent for longest goes, and where none is, no new one is let in.
 //
-// It also ends connections that are silent for too long. net/http could, with three deadlines for each
-// request; here a look around now and then does.
+// It also ends connections that are silent for too long, and those that do not take what they are sent.
+// net/http could, with four deadlines for each request; here a look around now and then does.
 type crowd struct {
 	limits   crowdLimits
+	begin    time.Time // what times of guests count from
 	refusals chan struct{}
+	ending   atomic.Bool
 
-	mu     sync.Mutex // guards the fields below
-	guests map[net.Conn]*guest
-	ending bool
+	mu     sync.Mutex // guards the field below
+	guests map[*guest]struct{}
 }
 
-// guest is what is known of a connection.
-type guest struct {
-	fresh  bool      // it has asked nothing yet
-	silent bool      // no request is under way
-	since  time.Time // when it fell silent
-}
-
-// crowdLimits say how many guests there may be, and how long they may be silent.
+// crowdLimits say how many guests there may be, and how long they may keep the server waiting.
 type crowdLimits struct {
 	most    int
-	settled time.Duration // before one may be sent away in favour of another
-	header  time.Duration // of one that has asked nothing yet
-	idle    time.Duration // of any other
+	settled time.Duration // silent before one may be sent away in favour of another
+	header  time.Duration // silent, of one that has asked nothing yet
+	idle    time.Duration // silent, of any other
+	write   time.Duration // for a part of an answer
 }
 
 func newCrowd(limits crowdLimits) *crowd {
-	return &crowd{limits: limits, refusals: make(chan struct{}, maxRefusals), guests: map[net.Conn]*guest{}}
+	return &crowd{limits: limits, begin: time.Now(), refusals: make(chan struct{}, maxRefusals), guests: map[*guest]struct{}{}}
+}
+
+// guest is a connection.
+type guest struct {
+	net.Conn
+	crowd *crowd
+	fresh atomic.Bool // it has asked nothing yet
+	// silent is since when no request is under way: the time from the crowd's begin, or busy.
+	silent atomic.Int64
+	// begun and done count the writes.
+	begun, done atomic.Uint64
+	// number is what done was when the watch last saw no write, or another one, and waited is when that was.
+	number uint64
+	waited time.Duration
+}
+
+// busy is what is in the place of a time while a request is under way.
+const busy = -1
+
+// Write notes that the client is awaited.
+func (g *guest) Write(p []byte) (int, error) {
+	g.begun.Add(1)
+	defer g.done.Add(1)
+	return g.Conn.Write(p)
+}
+
+// ReadFrom lets the kernel send a file, where it can. The client's time for that is the server's to bound,
+// which knows how much it is.
+func (g *guest) ReadFrom(src io.Reader) (int64, error) {
+	if direct, ok := g.Conn.(io.ReaderFrom); ok {
+		return direct.ReadFrom(src)
+	}
+	return io.Copy(struct{ io.Writer }{g}, src)
+}
+
+// CloseWrite says that no more will come, where a connection can be closed in halves.
+func (g *guest) CloseWrite() error {
+	if half, ok := g.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// Close ends the visit.
+func (g *guest) Close() error {
+	g.crowd.mu.Lock()
+	delete(g.crowd.guests, g)
+	g.crowd.mu.Unlock()
+	return g.Conn.Close()
+}
+
+// dismiss closes the connection, unless a request has come since it was seen to be silent.
+func (g *guest) dismiss(silent int64) {
+	if g.silent.CompareAndSwap(silent, busy) {
+		g.Conn.Close()
+	}
+}
+
+// stuck reports whether one write has lasted for too long.
+func (g *guest) stuck(now time.Duration) bool {
+	done := g.done.Load()
+	if g.begun.Load() == done || done != g.number {
+		g.number, g.waited = done, now
+		return false
+	}
+	return now-g.waited > g.crowd.limits.write
 }
 
 // note keeps account of a connection's state. It is called twice for each request.
 func (c *crowd) note(conn net.Conn, state http.ConnState) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	g := c.guests[conn]
-	switch state {
-	case http.StateNew:
-		c.guests[conn] = &guest{fresh: true, silent: true, since: time.Now()}
-	case http.StateActive:
-		if g != nil {
-			g.fresh, g.silent = false, false
-		}
-	case http.StateIdle:
-		if g != nil {
-			g.silent, g.since = true, time.Now()
-		}
-	default:
-		delete(c.guests, conn)
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
 	}
-	if c.ending && (state == http.StateNew || state == http.StateIdle) {
-		conn.Close()
+	g := conn.(*guest)
+	switch state {
+	case http.StateActive:
+		if g.fresh.Load() {
+			g.fresh.Store(false)
+		}
+		g.silent.Store(busy)
+		return
+	case http.StateIdle:
+		g.silent.Store(int64(time.Since(c.begin)))
+	}
+	if c.ending.Load() && (state == http.StateNew || state == http.StateIdle) {
+		g.Conn.Close()
 	}
 }
 
-// admit makes room for one more connection, or says that there is none.
-func (c *crowd) admit() bool {
+// admit makes room for one more connection, or returns nil: there is none.
+func (c *crowd) admit(conn net.Conn) *guest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.guests) < c.limits.most {
-		return true
+	now := time.Since(c.begin)
+	if len(c.guests) >= c.limits.most && !c.makeRoom(now) {
+		return nil
 	}
-	gone := c.longestSilent()
-	if gone == nil || time.Since(c.guests[gone].since) < c.limits.settled {
+	g := &guest{Conn: conn, crowd: c, waited: now}
+	g.fresh.Store(true)
+	g.silent.Store(int64(now))
+	c.guests[g] = struct{}{}
+	return g
+}
+
+// makeRoom sends away who has been silent for longest, if that is long enough.
+func (c *crowd) makeRoom(now time.Duration) bool {
+	var longest *guest
+	since := int64(math.MaxInt64)
+	for g := range c.guests {
+		if silent := g.silent.Load(); silent != busy && silent < since {
+			longest, since = g, silent
+		}
+	}
+	if longest == nil || now-time.Duration(since) < c.limits.settled {
 		return false
 	}
-	delete(c.guests, gone)
-	gone.Close()
+	longest.dismiss(since)
+	delete(c.guests, longest)
 	return true
 }
 
-func (c *crowd) longestSilent() (longest net.Conn) {
-	for conn, g := range c.guests {
-		if g.silent && (longest == nil || g.since.Before(c.guests[longest].since)) {
-			longest = conn
-		}
-	}
-	return longest
-}
-
-// watch ends those who are silent for too long, until done is closed.
+// watch ends those who keep the server waiting for too long, until done is closed.
 func (c *crowd) watch(done <-chan struct{}) {
-	around := time.NewTicker(min(c.limits.header, c.limits.idle) / 8)
+	around := time.NewTicker(min(c.limits.header, c.limits.idle, c.limits.write) / 8)
 	defer around.Stop()
 	for {
 		select {
-		case now := <-around.C:
-			c.dismiss(now)
+		case <-around.C:
+			c.lookAround(time.Since(c.begin))
 		case <-done:
 			return
 		}
 	}
 }
 
-// dismiss closes the connections that are silent for too long. A request whose head comes in pieces is
-// silent: it is not under way before the head is whole.
-func (c *crowd) dismiss(now time.Time) {
+// lookAround closes the connections that are silent or stuck for too long. A request whose head comes in
+// pieces is silent: it is not under way before the head is whole.
+func (c *crowd) lookAround(now time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for conn, g := range c.guests {
+	for g := range c.guests {
 		most := c.limits.idle
-		if g.fresh {
+		if g.fresh.Load() {
 			most = c.limits.header
 		}
-		if g.silent && now.Sub(g.since) > most {
-			conn.Close()
+		silent := g.silent.Load()
+		switch {
+		case silent != busy && now-time.Duration(silent) > most:
+			g.dismiss(silent)
+		case g.stuck(now):
+			g.Conn.Close()
 		}
 	}
 }
 
 // end closes the connections that have asked nothing yet, now and from now on.
 func (c *crowd) end() {
+	c.ending.Store(true)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ending = true
-	for conn, g := range c.guests {
-		if g.fresh {
-			conn.Close()
+	for g := range c.guests {
+		if silent := g.silent.Load(); silent != busy && g.fresh.Load() {
+			g.dismiss(silent)
 		}
 	}
 }
@@ -163,8 +239,11 @@ type crowdedListener struct {
 func (l *crowdedListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
-		if err != nil || l.crowd.admit() {
-			return conn, err
+		if err != nil {
+			return nil, err
+		}
+		if guest := l.crowd.admit(conn); guest != nil {
+			return guest, nil
 		}
 		l.refuse(conn)
 	}

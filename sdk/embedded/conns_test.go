@@ -14,7 +14,7 @@ import (
 // crowded serves with room for two connections, and returns where.
 func crowded(t *testing.T, settled time.Duration, handler http.HandlerFunc) string {
 	t.Helper()
-	return crowdedWith(t, crowdLimits{2, settled, time.Hour, time.Hour}, handler)
+	return crowdedWith(t, crowdLimits{2, settled, time.Hour, time.Hour, time.Hour}, handler)
 }
 
 func crowdedWith(t *testing.T, limits crowdLimits, handler http.HandlerFunc) string {
@@ -24,11 +24,11 @@ func crowdedWith(t *testing.T, limits crowdLimits, handler http.HandlerFunc) str
 		t.Fatal(err)
 	}
 	s := &httpServer{crowd: newCrowd(limits)}
-	s.Handler, s.ConnState = handler, s.crowd.note
+	s.std.Handler, s.std.ConnState = handler, s.crowd.note
 	served := make(chan error, 1)
 	go func() { served <- s.serve(listener) }()
 	t.Cleanup(func() {
-		if err := errors.Join(s.shutdown(), s.Close()); err != nil {
+		if err := errors.Join(s.shutdown(), s.std.Close()); err != nil {
 			t.Error(err)
 		}
 		<-served
@@ -123,7 +123,7 @@ func TestWhoIsNewIsNotSentAway(t *testing.T) {
 // Who says nothing, says it slowly, or has nothing more to say is let go; who is waiting is not.
 func TestSilenceEnds(t *testing.T) {
 	release := make(chan struct{})
-	limits := crowdLimits{4, time.Hour, 40 * time.Millisecond, 40 * time.Millisecond}
+	limits := crowdLimits{4, time.Hour, 40 * time.Millisecond, 40 * time.Millisecond, time.Hour}
 	addr := crowdedWith(t, limits, func(_ http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/wait" {
 			<-release
@@ -143,5 +143,36 @@ func TestSilenceEnds(t *testing.T) {
 	close(release)
 	if got := waiting.hear(); got != http.StatusOK {
 		t.Errorf("who was waiting got status %d", got)
+	}
+}
+
+// Who does not take what is sent is let go; who takes it slowly is not.
+func TestWhoTakesNothingIsLetGo(t *testing.T) {
+	const piece, pieces = 1 << 20, 64 // more than the system takes in a client's place
+	broken := make(chan error, 1)
+	limits := crowdLimits{4, time.Hour, time.Hour, time.Hour, 200 * time.Millisecond}
+	addr := crowdedWith(t, limits, func(w http.ResponseWriter, _ *http.Request) {
+		for range pieces {
+			if _, err := w.Write(make([]byte, piece)); err != nil {
+				broken <- err
+				return
+			}
+		}
+	})
+	slow := visit(t, addr)
+	fmt.Fprint(slow, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	resp, err := http.ReadResponse(slow.in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		if _, err := io.CopyN(io.Discard, resp.Body, pieces*piece/4); err != nil {
+			t.Errorf("who takes it slowly: %v", err)
+		}
+		time.Sleep(limits.write / 3)
+	}
+	fmt.Fprint(visit(t, addr), "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	if err := <-broken; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("who takes nothing: %v", err)
 	}
 }

@@ -213,6 +213,7 @@ type lease struct {
 	controller *controller
 	done       chan struct{}
 	closing    sync.Once
+	serving    sync.WaitGroup
 
 	mu      sync.Mutex // guards the fields below
 	servers []*httpServer
@@ -237,7 +238,7 @@ func (l *lease) Listen(_ context.Context, opts plugin.ListenOptions) (plugin.End
 		return plugin.Endpoint{}, errors.Join(errEnding, listener.Close())
 	}
 	l.servers = append(l.servers, srv)
-	go srv.Serve(listener)
+	l.serving.Go(func() { srv.serve(listener) })
 	return endpoint, nil
 }
 
@@ -253,6 +254,7 @@ func (l *lease) Close() error {
 		for _, srv := range servers {
 			srv.shutdown()
 		}
+		l.serving.Wait()
 		l.controller.release(l)
 		close(l.done)
 	})

@@ -16,9 +16,6 @@ import (
 const (
 	// drainTimeout is how long requests that are under way may take when their address closes.
 	drainTimeout = 5 * time.Second
-	// writeTimeout bounds how long a client may take for an answer; one that is a blob has more time as it
-	// moves.
-	writeTimeout = time.Minute
 	// maxHeader bounds the head of a request, in bytes. Those of clients with tokens have a few thousand.
 	maxHeader = 64 << 10
 )
@@ -26,15 +23,14 @@ const (
 // httpServer is an http.Server that ends at once when no request is under way. The standard one waits
 // five seconds for connections that have asked nothing yet, and clients open such in reserve.
 type httpServer struct {
-	http.Server
+	std   http.Server
 	crowd *crowd
 }
 
 func newHTTPServer(registry berth.Registry, opts *server.Options) *httpServer {
-	s := &httpServer{crowd: newCrowd(crowdLimits{maxConns, settled, headerTimeout, idleTimeout})}
-	s.Server = http.Server{
+	s := &httpServer{crowd: newCrowd(crowdLimits{maxConns, settled, headerTimeout, idleTimeout, writeTimeout})}
+	s.std = http.Server{
 		Handler:        server.New(registry, opts),
-		WriteTimeout:   writeTimeout,
 		MaxHeaderBytes: maxHeader,
 		ConnState:      s.crowd.note,
 		ErrorLog:       slog.NewLogLogger(opts.Logger.Handler(), slog.LevelDebug),
@@ -49,11 +45,11 @@ func (s *httpServer) serve(listener net.Listener) error {
 	done := make(chan struct{})
 	defer close(done)
 	watching.Go(func() { s.crowd.watch(done) })
-	bounded := &crowdedListener{listener, s.crowd, s.TLSConfig == nil}
-	if s.TLSConfig != nil {
-		return s.ServeTLS(bounded, "", "")
+	bounded := &crowdedListener{listener, s.crowd, s.std.TLSConfig == nil}
+	if s.std.TLSConfig != nil {
+		return s.std.ServeTLS(bounded, "", "")
 	}
-	return s.Serve(bounded)
+	return s.std.Serve(bounded)
 }
 
 // shutdown ends the server: requests that are under way may finish, but not for ever.
@@ -61,9 +57,9 @@ func (s *httpServer) shutdown() error {
 	s.crowd.end()
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
-	err := s.Shutdown(ctx)
+	err := s.std.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = s.Close()
+		err = s.std.Close()
 	}
 	return err
 }

@@ -77,7 +77,7 @@ func Serve(ctx context.Context, opts ServeOptions) (err error) {
 // serve answers at a listener until the context ends.
 func (c *controller) serve(ctx context.Context, listener net.Listener, opts *ServeOptions, certs *certificates) error {
 	srv := newHTTPServer(c.layout, &opts.Server)
-	srv.TLSConfig = certs.config()
+	srv.std.TLSConfig = certs.config()
 	served := make(chan error, 1)
 	go func() { served <- srv.serve(listener) }()
 	c.open(slog.LevelWarn)
