@@ -129,10 +129,11 @@ type ManifestStore interface {
 
 	// FetchManifest returns the manifest that ref names, a tag or a digest, in one round trip. The
 	// bytes are those that were pushed, never encoded anew, and hash to the descriptor's digest. They
-	// may be shared, and must not be changed.
+	// may be shared, and must not be changed. Of one larger than opts.MaxSize only the descriptor is
+	// returned, with no bytes.
 	//
 	// Errors: ErrManifestUnknown; ErrDigestInvalid where the bytes are not what was asked for.
-	FetchManifest(ctx context.Context, ref string) (Manifest, error)
+	FetchManifest(ctx context.Context, ref string, opts *FetchOptions) (Manifest, error)
 
 	// PushManifest stores a manifest and points tags at it, all or nothing. When it returns, the
 	// manifest is as durable as the registry's blobs are.
@@ -240,6 +241,17 @@ type PushOptions struct {
 	IfNoneMatch bool
 	// AllowMissing takes an image or an index though children are missing (sparse content).
 	AllowMissing bool
+}
+
+// FetchOptions restrict FetchManifest. Nil is the zero value.
+type FetchOptions struct {
+	// MaxSize is how large a manifest may be for its bytes to be returned. Zero: as large as it is.
+	MaxSize int64
+}
+
+// Within reports whether a manifest of that size is returned with its bytes.
+func (o *FetchOptions) Within(size int64) bool {
+	return o == nil || o.MaxSize == 0 || size <= o.MaxSize
 }
 
 // UntagOptions restrict Untag. Nil is the zero value.

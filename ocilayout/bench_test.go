@@ -308,7 +308,7 @@ func tagged(b *testing.B, dir string, n int) {
 	if err := pushSmall(b.Context(), r, "first"); err != nil {
 		b.Fatal(err)
 	}
-	m, err := r.FetchManifest(b.Context(), "first")
+	m, err := r.FetchManifest(b.Context(), "first", nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -431,7 +431,7 @@ func BenchmarkGC(b *testing.B) {
 	if err := pushSmall(b.Context(), r, "first"); err != nil {
 		b.Fatal(err)
 	}
-	first, err := r.FetchManifest(b.Context(), "first")
+	first, err := r.FetchManifest(b.Context(), "first", nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -245,7 +245,7 @@ func TestADamagedManifestIsUnknownUntilPushedAgain(t *testing.T) {
 	if err := os.WriteFile(path, raw, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.FetchManifest(t.Context(), "v1"); !errors.Is(err, berth.ErrManifestUnknown) {
+	if _, err := r.FetchManifest(t.Context(), "v1", nil); !errors.Is(err, berth.ErrManifestUnknown) {
 		t.Errorf("got %v, want ErrManifestUnknown", err)
 	}
 	wantImage(t, l, "app/hello", "v1", pushImage(t, r, "the layer", "v1"))

@@ -122,7 +122,7 @@ func TestAKilledProcessLosesNothing(t *testing.T) {
 	kill(t, dir)
 	l := open(t, dir)
 	r := repo(t, l, "app/hello")
-	if _, err := r.FetchManifest(t.Context(), "v1"); err != nil {
+	if _, err := r.FetchManifest(t.Context(), "v1", nil); err != nil {
 		t.Error(err)
 	}
 	if _, err := r.StatBlob(t.Context(), digest.FromString("loose")); err != nil {

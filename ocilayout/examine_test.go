@@ -208,7 +208,7 @@ func TestAnyByteOfAPageMayBeWrong(t *testing.T) {
 		r := repo(t, l, "app/hello")
 		whole := true
 		for i, img := range images {
-			_, tag := r.FetchManifest(t.Context(), fmt.Sprint("v", i))
+			_, tag := r.FetchManifest(t.Context(), fmt.Sprint("v", i), nil)
 			_, layer := r.StatBlob(t.Context(), img.layer.Digest)
 			_, config := r.StatBlob(t.Context(), img.config.Digest)
 			whole = whole && errors.Join(tag, layer, config) == nil

@@ -232,7 +232,7 @@ func TestEndingAnImageEndsWhatOnlyItLedTo(t *testing.T) {
 
 func pushTag(t *testing.T, r berth.Repository, d digest.Digest, tag string) {
 	t.Helper()
-	m, err := r.FetchManifest(t.Context(), string(d))
+	m, err := r.FetchManifest(t.Context(), string(d), nil)
 	if err == nil {
 		_, err = r.PushManifest(t.Context(), m.Raw, &berth.PushOptions{Tags: []string{tag}})
 	}
@@ -410,7 +410,7 @@ func (p *racer) push(tag string) error {
 }
 
 func (p *racer) look(tag string, contents []string) error {
-	if _, err := p.repo.FetchManifest(p.t.Context(), tag); err != nil {
+	if _, err := p.repo.FetchManifest(p.t.Context(), tag, nil); err != nil {
 		return err
 	}
 	for _, content := range contents {

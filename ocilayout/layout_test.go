@@ -102,7 +102,7 @@ func encode(t *testing.T, v any) []byte {
 func wantImage(t *testing.T, l *Layout, name, tag string, want image) {
 	t.Helper()
 	r := repo(t, l, name)
-	m, err := r.FetchManifest(t.Context(), tag)
+	m, err := r.FetchManifest(t.Context(), tag, nil)
 	if err != nil {
 		t.Errorf("%s:%s: %v", name, tag, err)
 		return

@@ -30,9 +30,6 @@ func (r *repository) Resolve(ctx context.Context, ref string) (v1.Descriptor, er
 
 // find looks a reference up, once more where another program may have just made it.
 func (r *repository) find(ctx context.Context, ref string) (target, error) {
-	if err := ocirequest.ValidateReference(ref); err != nil {
-		return target{}, err
-	}
 	at, err := r.lookUp(ref)
 	if errors.Is(err, berth.ErrManifestUnknown) && r.layout.publisher.refresh(ctx) {
 		at, err = r.lookUp(ref)
@@ -48,6 +45,9 @@ func (r *repository) lookUp(ref string) (at target, err error) {
 	at, version, found := r.layout.cache.target(name)
 	if found {
 		return at, nil
+	}
+	if err := ocirequest.ValidateReference(ref); err != nil {
+		return at, err
 	}
 	err = r.layout.db.View(func(tx *bolt.Tx) error {
 		at, err = resolve(tx, r.name, ref)
@@ -82,10 +82,10 @@ func resolve(tx *bolt.Tx, repo, ref string) (at target, err error) {
 	return target{rec.served(d), rec.file(d)}, err
 }
 
-func (r *repository) FetchManifest(ctx context.Context, ref string) (berth.Manifest, error) {
+func (r *repository) FetchManifest(ctx context.Context, ref string, opts *berth.FetchOptions) (berth.Manifest, error) {
 	at, err := r.find(ctx, ref)
-	if err != nil {
-		return berth.Manifest{}, err
+	if err != nil || !opts.Within(at.file.Size) {
+		return berth.Manifest{Descriptor: at.desc}, err
 	}
 	raw, found := r.layout.cache.content(at.file.Digest)
 	if !found {

@@ -203,7 +203,7 @@ func TestAManifestOfAWrongBlobIsRefused(t *testing.T) {
 	l := open(t, dir)
 	r := repo(t, l, "app")
 	img := pushImage(t, r, "layer", "v1")
-	raw, err := r.FetchManifest(t.Context(), "v1")
+	raw, err := r.FetchManifest(t.Context(), "v1", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

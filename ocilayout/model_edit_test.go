@@ -406,6 +406,6 @@ func (h *history) modelOf(t *rapid.T, repo string) berth.Repository {
 
 // holds returns a manifest of the model, if it is there.
 func (h *history) holds(t *rapid.T, repo string, d digest.Digest) (berth.Manifest, bool) {
-	m, err := h.modelOf(t, repo).FetchManifest(t.Context(), string(d))
+	m, err := h.modelOf(t, repo).FetchManifest(t.Context(), string(d), nil)
 	return m, err == nil
 }

@@ -261,7 +261,7 @@ func (h *history) fetch(t *rapid.T) { h.compareManifest(t, drawRepository(t), dr
 
 func (h *history) compareManifest(t *rapid.T, repo, ref string) {
 	ask(t, h, repo, func(_ int, r berth.Repository) (any, error) {
-		m, err := r.FetchManifest(t.Context(), ref)
+		m, err := r.FetchManifest(t.Context(), ref, nil)
 		return []any{m.Descriptor, string(m.Raw)}, err
 	})
 }

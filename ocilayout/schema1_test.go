@@ -48,7 +48,7 @@ func pushSigned(t *testing.T, r berth.Repository, m *schema1.Manifest, tags ...s
 
 func wantServed(t *testing.T, l *Layout, ref string, m *schema1.Manifest) {
 	t.Helper()
-	got, err := repo(t, l, "app/hello").FetchManifest(t.Context(), ref)
+	got, err := repo(t, l, "app/hello").FetchManifest(t.Context(), ref, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestASignedFileThatIsAnothers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := repo(t, l, "app/hello").FetchManifest(t.Context(), "v1")
+		got, err := repo(t, l, "app/hello").FetchManifest(t.Context(), "v1", nil)
 		if err != nil || got.Descriptor.MediaType != schema1.MediaType || !bytes.Equal(got.Raw, m.Payload()) {
 			t.Errorf("%s: got %v, %v", file, got.Descriptor, err)
 		}

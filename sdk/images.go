@@ -129,7 +129,7 @@ func (m *Images) FetchReference(ctx context.Context, reference string) (berth.Ma
 	if err != nil {
 		return berth.Manifest{}, err
 	}
-	got, err := found.repo.FetchManifest(ctx, found.target)
+	got, err := found.repo.FetchManifest(ctx, found.target, nil)
 	return got, found.plain(err)
 }
 

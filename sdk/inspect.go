@@ -131,7 +131,7 @@ func (f *finding) isIndex() bool {
 
 // fetch gets the manifest. Where no tag was named and there is no "latest", it is that of the first tag.
 func (f *finding) fetch(ctx context.Context) (err error) {
-	f.Manifest, err = f.repo.FetchManifest(ctx, f.target)
+	f.Manifest, err = f.repo.FetchManifest(ctx, f.target, nil)
 	if f.whole && errors.Is(err, berth.ErrManifestUnknown) {
 		return f.fetchFirst(ctx)
 	}
@@ -145,7 +145,7 @@ func (f *finding) fetchFirst(ctx context.Context) (err error) {
 	if f.Ref.Tag, err = manifest.DefaultTag(f.Tags); err != nil {
 		return f.about(err)
 	}
-	f.Manifest, err = f.repo.FetchManifest(ctx, f.Ref.Tag)
+	f.Manifest, err = f.repo.FetchManifest(ctx, f.Ref.Tag, nil)
 	return f.wrap(err)
 }
 
@@ -193,7 +193,7 @@ func (f *finding) choose(ctx context.Context, platform v1.Platform) error {
 		return err
 	}
 	f.Index = &index
-	if f.Manifest, err = f.repo.FetchManifest(ctx, string(child.Digest)); err != nil {
+	if f.Manifest, err = f.repo.FetchManifest(ctx, string(child.Digest), nil); err != nil {
 		return fmt.Errorf("the index names %s: %w", child.Digest, err)
 	}
 	return nil

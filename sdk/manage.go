@@ -30,7 +30,7 @@ func (m *Images) Tag(ctx context.Context, ref string, tags ...string) (v1.Descri
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	got, err := found.repo.FetchManifest(ctx, found.target)
+	got, err := found.repo.FetchManifest(ctx, found.target, nil)
 	if err != nil {
 		return v1.Descriptor{}, found.wrap(err)
 	}

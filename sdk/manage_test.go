@@ -88,7 +88,7 @@ func TestTagPutsTheSameBytesUnderNewNames(t *testing.T) {
 		_, err = s.images.Tag(t.Context(), s.name+":v1", "v1")
 		must(t, err)
 		s.holds(t, place, map[string]digest.Digest{"latest": want.Digest, "v1": want.Digest, "v2": want.Digest, "moved": want.Digest})
-		m, err := s.repo.FetchManifest(t.Context(), "v2")
+		m, err := s.repo.FetchManifest(t.Context(), "v2", nil)
 		if err != nil || string(m.Raw) != string(spaced) {
 			t.Errorf("%s: got %q, %v", place, m.Raw, err)
 		}
@@ -137,7 +137,7 @@ func TestTagOfSchema1CannotBeAnother(t *testing.T) {
 			}
 		}
 		s.holds(t, place, map[string]digest.Digest{"v1": m.Digest()})
-		if got, err := s.repo.FetchManifest(t.Context(), "v1"); err != nil || got.Descriptor.MediaType != schema1.MediaTypeSigned {
+		if got, err := s.repo.FetchManifest(t.Context(), "v1", nil); err != nil || got.Descriptor.MediaType != schema1.MediaTypeSigned {
 			t.Errorf("%s: got %+v, %v", place, got.Descriptor, err)
 		}
 	}

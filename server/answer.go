@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/berthoci/berth"
 )
@@ -18,24 +19,24 @@ func (c *call) json(contentType string, make func() (any, error)) error {
 	if err != nil {
 		return err
 	}
-	leave := func() {}
+	var place *place
 	if len(data) > smallBody {
-		if leave, err = c.limiter.leaving.enter(c.r.Context(), &c.client); err != nil {
+		if place, err = c.limiter.leaving.enter(c.r.Context(), &c.client); err != nil {
 			return err
 		}
 	}
-	defer leave()
+	defer place.leave()
 	c.w.Header().Set("Content-Type", contentType)
 	c.w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 	return c.quiet(c.send(data))
 }
 
 func (c *call) encoded(make func() (any, error)) ([]byte, error) {
-	end, err := c.work()
+	turn, err := c.work()
 	if err != nil {
 		return nil, err
 	}
-	defer end()
+	defer turn.leave()
 	v, err := make()
 	if err != nil {
 		return nil, err
@@ -43,10 +44,18 @@ func (c *call) encoded(make func() (any, error)) ([]byte, error) {
 	return json.Marshal(v)
 }
 
-// send writes a body that is in memory.
+// held is how much of an answer net/http holds back until the handler has returned, at least, in bytes: to
+// write that, no client is awaited.
+const held = 2 << 10
+
+// send writes a body that is in memory. The client has its time for it from now on, however long it was in
+// the making. In HTTP/2 also a small one waits for the client to want it (RFC 9113, 5.2).
 func (c *call) send(data []byte) error {
-	c.client.awaits(0)
-	defer c.client.moved()
+	if len(data) > held || c.r.ProtoMajor > 1 {
+		c.client.conn.SetWriteDeadline(time.Now().Add(c.limiter.stall))
+		c.client.awaits(0)
+		defer c.client.moved()
+	}
 	_, err := c.w.Write(data)
 	return err
 }

@@ -33,7 +33,7 @@ func (l *live) as(user, password string) *remote.Registry {
 // tries is what somebody does in a repository, by the name of what is wanted for it.
 var tries = map[string]func(*testing.T, berth.Repository) error{
 	"pull": func(t *testing.T, repo berth.Repository) error {
-		_, err := repo.FetchManifest(t.Context(), "v1")
+		_, err := repo.FetchManifest(t.Context(), "v1", nil)
 		return err
 	},
 	"push": func(t *testing.T, repo berth.Repository) error {

@@ -19,7 +19,7 @@ const maxRaces = 16
 // notModified answers 304 if the client has the content already. Some clients leave out the quotes
 // that RFC 9110, 8.8.3 asks for.
 func (c *call) notModified(desc v1.Descriptor) bool {
-	for _, tag := range entityTags(c.r.Header.Values("If-None-Match")) {
+	for _, tag := range entityTags(c.r.Header["If-None-Match"]) {
 		if tag = strings.TrimPrefix(tag, "W/"); tag == "*" || unquote(tag) == string(desc.Digest) {
 			c.w.WriteHeader(http.StatusNotModified)
 			return true

@@ -84,7 +84,7 @@ func (c *call) fail(err error) {
 	header.Set("Content-Length", strconv.Itoa(len(data)))
 	c.w.WriteHeader(status)
 	if c.r.Method != http.MethodHead {
-		c.w.Write(data)
+		c.send(data) // nobody is left to tell of a failure
 	}
 }
 

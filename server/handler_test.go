@@ -130,7 +130,7 @@ func (u unread) Repository(name string) (berth.Repository, error) {
 
 type unreadRepository struct{ berth.Repository }
 
-func (unreadRepository) FetchManifest(context.Context, string) (berth.Manifest, error) {
+func (unreadRepository) FetchManifest(context.Context, string, *berth.FetchOptions) (berth.Manifest, error) {
 	return berth.Manifest{}, berth.ErrManifestUnknown
 }
 

@@ -82,10 +82,10 @@ func orDefault[T int | time.Duration](value, otherwise T) T {
 	return value
 }
 
-// enter counts a request of a kind. leave ends it.
-func (c *call) enter(kind ocirequest.Kind) (leave func(), err error) {
+// enter gives a request its place among those of its kind, if these are bounded.
+func (c *call) enter(kind ocirequest.Kind) (*place, error) {
 	if !bringsBytes(kind) {
-		return func() {}, nil
+		return nil, nil
 	}
 	return c.limiter.uploads.await(c.r.Context(), &c.client)
 }
@@ -107,7 +107,7 @@ func (c *call) calm(err error) {
 }
 
 // work waits for its turn to read or make something large. It must end before anything is awaited of a client.
-func (c *call) work() (end func(), err error) {
+func (c *call) work() (*place, error) {
 	return c.limiter.inWork.await(c.r.Context(), &c.client)
 }
 
@@ -119,7 +119,7 @@ type room struct {
 	patience time.Duration
 
 	mu      sync.Mutex // guards the fields below
-	inside  map[*client]struct{}
+	inside  []*place
 	waiting int
 }
 
@@ -128,15 +128,15 @@ type room struct {
 const minQueue = 128
 
 func newRoom(what string, places int, patience time.Duration) *room {
-	return &room{what: what, places: semaphore.NewWeighted(int64(places)), queue: max(2*places, minQueue), patience: patience, inside: map[*client]struct{}{}}
+	return &room{what: what, places: semaphore.NewWeighted(int64(places)), queue: max(2*places, minQueue), patience: patience}
 }
 
 // enter takes a place, if there is one, or if it can be taken from a client that stands still.
 //
 // Errors: berth.ErrTooManyRequests; ctx.Err().
-func (r *room) enter(ctx context.Context, c *client) (leave func(), err error) {
+func (r *room) enter(ctx context.Context, c *client) (*place, error) {
 	if r.places.TryAcquire(1) {
-		return r.place(c), nil
+		return r.seat(c), nil
 	}
 	if !r.press() {
 		return nil, r.full()
@@ -145,25 +145,25 @@ func (r *room) enter(ctx context.Context, c *client) (leave func(), err error) {
 }
 
 // await is enter for what is worth to wait for.
-func (r *room) await(ctx context.Context, c *client) (leave func(), err error) {
+func (r *room) await(ctx context.Context, c *client) (*place, error) {
 	if r.places.TryAcquire(1) {
-		return r.place(c), nil
+		return r.seat(c), nil
 	}
 	r.press()
 	return r.wait(ctx, c)
 }
 
-func (r *room) wait(ctx context.Context, c *client) (leave func(), err error) {
+func (r *room) wait(ctx context.Context, c *client) (*place, error) {
 	if !r.join() {
 		return nil, r.full()
 	}
 	defer r.quit()
 	patient, cancel := context.WithTimeout(ctx, r.patience)
 	defer cancel()
-	err = r.places.Acquire(patient, 1)
+	err := r.places.Acquire(patient, 1)
 	switch {
 	case err == nil:
-		return r.place(c), nil
+		return r.seat(c), nil
 	case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
 		return nil, r.full()
 	}
@@ -187,17 +187,35 @@ func (r *room) quit() {
 	r.waiting--
 }
 
-// place notes who has a place.
-func (r *room) place(c *client) (leave func()) {
+// place is what one client has of a room. A nil one is where there was no need for a place.
+type place struct {
+	room   *room
+	client *client
+	at     int // in the room's inside
+}
+
+// seat notes who has a place.
+func (r *room) seat(c *client) *place {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.inside[c] = struct{}{}
-	return func() {
-		r.mu.Lock()
-		delete(r.inside, c)
-		r.mu.Unlock()
-		r.places.Release(1)
+	p := &place{r, c, len(r.inside)}
+	r.inside = append(r.inside, p)
+	return p
+}
+
+// leave gives the place back.
+func (p *place) leave() {
+	if p == nil {
+		return
 	}
+	r := p.room
+	r.mu.Lock()
+	last := len(r.inside) - 1
+	r.inside[last].at = p.at
+	r.inside[p.at], r.inside[last] = r.inside[last], nil
+	r.inside = r.inside[:last]
+	r.mu.Unlock()
+	r.places.Release(1)
 }
 
 // press cuts off the client that has stood still for longest, if that is too long.
@@ -206,9 +224,9 @@ func (r *room) press() bool {
 	defer r.mu.Unlock()
 	var slowest *client
 	longest := r.patience
-	for c := range r.inside {
-		if still := c.still(); still > longest {
-			slowest, longest = c, still
+	for _, p := range r.inside {
+		if still := p.client.still(); still > longest {
+			slowest, longest = p.client, still
 		}
 	}
 	if slowest == nil {

@@ -230,3 +230,24 @@ func TestTheAccessLogHasALineForEachRequest(t *testing.T) {
 		t.Errorf("a secret is in %s", &out)
 	}
 }
+
+// The time for an answer does not run out while the client still sends.
+func TestAnUploadMayTakeLongerThanAnAnswer(t *testing.T) {
+	f := serve(t, nil)
+	srv := httptest.NewUnstartedServer(f.handler)
+	srv.Config.WriteTimeout = 20 * time.Millisecond
+	srv.Start()
+	t.Cleanup(srv.Close)
+	addr := strings.TrimPrefix(srv.URL, "http://")
+	c := dial(t, addr)
+	c.upload(addr)
+	if resp := c.hear(); resp.StatusCode != http.StatusContinue {
+		t.Fatalf("status %d", resp.StatusCode)
+	}
+	c.say("01234")
+	time.Sleep(2 * srv.Config.WriteTimeout)
+	c.say("56789")
+	if resp := c.hear(); resp.StatusCode != http.StatusAccepted {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+}

@@ -22,7 +22,8 @@ import (
 func (c *call) manifestGet() error {
 	header := c.w.Header()
 	header["Vary"] = vary
-	desc, err := c.repo.Resolve(c.r.Context(), c.req.Reference)
+	stored, err := c.look()
+	desc := stored.Descriptor
 	if err == nil {
 		desc, err = c.negotiate(desc)
 	}
@@ -38,32 +39,50 @@ func (c *call) manifestGet() error {
 		c.w.WriteHeader(http.StatusOK)
 		return nil
 	}
-	leave, err := c.beginAnswer(desc.Size)
+	return c.sendManifest(stored, desc)
+}
+
+// few is what is fetched before it is known whether there is room for more.
+var few = berth.FetchOptions{MaxSize: smallBody}
+
+// look finds what the request names, with its bytes where they are few and likely to be sent.
+func (c *call) look() (m berth.Manifest, err error) {
+	if c.r.Method == http.MethodHead || c.r.Header["If-None-Match"] != nil {
+		m.Descriptor, err = c.repo.Resolve(c.r.Context(), c.req.Reference)
+		return m, err
+	}
+	return c.repo.FetchManifest(c.r.Context(), c.req.Reference, &few)
+}
+
+// sendManifest sends the manifest of a descriptor, which may be the one at hand.
+func (c *call) sendManifest(m berth.Manifest, desc v1.Descriptor) error {
+	place, err := c.beginAnswer(desc.Size)
 	if err != nil {
 		return err
 	}
-	defer leave()
-	m, err := c.fetch(desc)
-	if err != nil {
-		return err
+	defer place.leave()
+	if m.Raw == nil || m.Descriptor.Digest != desc.Digest {
+		if m, err = c.fetch(desc); err != nil {
+			return err
+		}
 	}
-	if err = c.send(m.Raw); err == nil {
+	if err = c.send(m.Raw); err == nil && c.opts.Notify != nil {
 		c.notify(Event{Kind: Pulled, Descriptor: m.Descriptor, Tags: c.pulledTag()})
 	}
 	return c.quiet(err)
 }
 
 // beginAnswer waits for its turn to send something of a size from memory.
-func (c *call) beginAnswer(size int64) (leave func(), err error) {
+func (c *call) beginAnswer(size int64) (*place, error) {
 	if size <= smallBody {
-		return func() {}, nil
+		return nil, nil
 	}
 	return c.limiter.leaving.await(c.r.Context(), &c.client)
 }
 
 // fetch returns the manifest of a descriptor, also where the tag that led to it has moved since.
 func (c *call) fetch(desc v1.Descriptor) (berth.Manifest, error) {
-	return c.repo.FetchManifest(c.r.Context(), string(desc.Digest))
+	return c.repo.FetchManifest(c.r.Context(), string(desc.Digest), nil)
 }
 
 func (c *call) pulledTag() []string {
@@ -74,17 +93,17 @@ func (c *call) pulledTag() []string {
 }
 
 func (c *call) manifestPut() error {
-	raw, leave, err := c.readManifest()
+	raw, place, err := c.readManifest()
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer place.leave()
 	if len(raw) > smallBody {
-		end, err := c.work()
+		turn, err := c.work()
 		if err != nil {
 			return err
 		}
-		defer end()
+		defer turn.leave()
 	}
 	return c.takeManifest(raw)
 }
@@ -163,15 +182,14 @@ func (c *call) pushOptions() *berth.PushOptions {
 
 // readManifest reads the body. One that is known to be too large is refused before any of it is read, and one
 // that is large has to wait for its turn when the beginning of it has arrived: so a client that sends
-// nothing takes no place. leave gives that back.
-func (c *call) readManifest() (raw []byte, leave func(), err error) {
+// nothing takes no place.
+func (c *call) readManifest() (raw []byte, place *place, err error) {
 	if c.r.ContentLength > berth.MaxManifestSize {
 		return nil, nil, tooLarge()
 	}
-	leave = func() {}
 	raw, err = io.ReadAll(io.LimitReader(c.r.Body, smallBody+1))
 	if err == nil && len(raw) > smallBody {
-		if leave, err = c.limiter.arriving.await(c.r.Context(), &c.client); err != nil {
+		if place, err = c.limiter.arriving.await(c.r.Context(), &c.client); err != nil {
 			return nil, nil, err
 		}
 		raw, err = c.readLarge(raw)
@@ -182,9 +200,9 @@ func (c *call) readManifest() (raw []byte, leave func(), err error) {
 	case len(raw) > berth.MaxManifestSize:
 		err = tooLarge()
 	default:
-		return raw, leave, nil
+		return raw, place, nil
 	}
-	leave()
+	place.leave()
 	return nil, nil, err
 }
 

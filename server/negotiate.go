@@ -11,7 +11,7 @@ import (
 
 // negotiate returns what the client is served: what is stored, or what can stand in for it.
 func (c *call) negotiate(stored v1.Descriptor) (v1.Descriptor, error) {
-	values := c.r.Header.Values("Accept")
+	values := c.r.Header["Accept"]
 	if len(values) == 0 || names(values, stored.MediaType) {
 		return stored, nil
 	}
@@ -50,11 +50,11 @@ func names(values []string, mediaType string) bool {
 // defaultChild returns the image that a client gets which cannot read the list that it asked for.
 func (c *call) defaultChild(accept manifest.Accept, list v1.Descriptor) (v1.Descriptor, manifest.Decision, error) {
 	if list.Size > smallBody {
-		end, err := c.work()
+		turn, err := c.work()
 		if err != nil {
 			return list, 0, err
 		}
-		defer end()
+		defer turn.leave()
 	}
 	m, err := c.fetch(list)
 	if err != nil {

@@ -21,13 +21,15 @@ func (c *call) checkOrigin() error {
 	if !c.knownHost() {
 		return fmt.Errorf("%w: %.100q is not a name of this registry; who runs it can add names", berth.ErrDenied, c.r.Host)
 	}
-	for _, origin := range c.r.Header.Values("Origin") {
+	for _, origin := range c.r.Header["Origin"] {
 		if !strings.EqualFold(origin, address(c.r)) {
 			return fmt.Errorf("%w: no requests from web pages", berth.ErrDenied)
 		}
 	}
-	if site := c.r.Header.Get("Sec-Fetch-Site"); site == "cross-site" || site == "same-site" {
-		return fmt.Errorf("%w: no requests from web pages", berth.ErrDenied)
+	for _, site := range c.r.Header["Sec-Fetch-Site"] {
+		if site == "cross-site" || site == "same-site" {
+			return fmt.Errorf("%w: no requests from web pages", berth.ErrDenied)
+		}
 	}
 	return nil
 }

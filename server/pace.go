@@ -20,14 +20,16 @@ type pacedBody struct {
 }
 
 // pace gives the client its time for the first piece of the body, also where nobody reads it: the
-// server then reads on for a while to save the connection. It returns a copy of the request, because
-// net/http looks at the type of the body in its own.
+// server then reads on for a while to save the connection. The time for the answer, which a WriteTimeout
+// counts from the head of the request on, does not run out meanwhile. It returns a copy of the request,
+// because net/http looks at the type of the body in its own.
 func pace(c *client, r *http.Request, stall time.Duration) *http.Request {
 	if r.Body == nil || r.Body == http.NoBody {
 		return r
 	}
 	body := &pacedBody{ReadCloser: r.Body, client: c, stall: stall}
 	body.extend()
+	c.conn.SetWriteDeadline(time.Time{})
 	paced := *r
 	paced.Body = body
 	return &paced

@@ -22,7 +22,7 @@ func idle() *client { return &client{conn: *http.NewResponseController(httptest.
 
 func TestARoomIsForSoManyAndNoMore(t *testing.T) {
 	r := newRoom("things", 2, defaultPatience)
-	leave, err := r.enter(t.Context(), idle())
+	place, err := r.enter(t.Context(), idle())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func TestARoomIsForSoManyAndNoMore(t *testing.T) {
 	if _, err := r.enter(t.Context(), idle()); !errors.Is(err, berth.ErrTooManyRequests) || !strings.Contains(err.Error(), "things") {
 		t.Errorf("a third: %v", err)
 	}
-	leave()
+	place.leave()
 	if _, err := r.enter(t.Context(), idle()); err != nil {
 		t.Errorf("after one has left: %v", err)
 	}
@@ -41,7 +41,7 @@ func TestARoomIsForSoManyAndNoMore(t *testing.T) {
 // Who waits for a place gets it when it is free, or hears after a while that there is none.
 func TestWaitingForARoom(t *testing.T) {
 	r := newRoom("things", 1, defaultPatience)
-	leave, err := r.enter(t.Context(), idle())
+	place, err := r.enter(t.Context(), idle())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestWaitingForARoom(t *testing.T) {
 		t.Errorf("a client that is gone: %v", err)
 	}
 	r.patience = time.Hour
-	go leave()
+	go place.leave()
 	if _, err := r.await(t.Context(), idle()); err != nil {
 		t.Errorf("one leaves: %v", err)
 	}
@@ -66,7 +66,7 @@ func TestWhoIsCutOff(t *testing.T) {
 	r := newRoom("things", 4, defaultPatience)
 	working, brief, long, longer := idle(), idle(), idle(), idle()
 	for _, c := range []*client{working, brief, long, longer} {
-		r.place(c)
+		r.seat(c)
 	}
 	brief.awaits(r.patience / 2)
 	long.awaits(2 * r.patience)
@@ -147,8 +147,8 @@ func say(t *testing.T, host, text string) {
 func stuck(r *room) (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for c := range r.inside {
-		if c.still() > r.patience {
+	for _, p := range r.inside {
+		if p.client.still() > r.patience {
 			n++
 		}
 	}

@@ -52,11 +52,11 @@ func (c *call) asSchema1(image v1.Descriptor) (v1.Descriptor, error) {
 // who asked first: others may want the same.
 func (c *call) workOnSchema1(image v1.Descriptor) (v1.Descriptor, error) {
 	ctx := context.WithoutCancel(c.r.Context())
-	end, err := c.limiter.inWork.await(ctx, &c.client)
+	turn, err := c.limiter.inWork.await(ctx, &c.client)
 	if err != nil {
 		return image, err
 	}
-	defer end()
+	defer turn.leave()
 	return c.makeSchema1(ctx, image)
 }
 
@@ -64,7 +64,7 @@ func (c *call) makeSchema1(ctx context.Context, image v1.Descriptor) (made v1.De
 	if c.opts.ReadOnly {
 		return made, fmt.Errorf("%w: the registry is read-only", berth.ErrUnsupported)
 	}
-	m, err := c.repo.FetchManifest(ctx, string(image.Digest))
+	m, err := c.repo.FetchManifest(ctx, string(image.Digest), nil)
 	if err != nil {
 		return made, err
 	}
@@ -72,7 +72,7 @@ func (c *call) makeSchema1(ctx context.Context, image v1.Descriptor) (made v1.De
 	if err != nil {
 		return made, err
 	}
-	earlier, err := c.repo.FetchManifest(ctx, string(generated.Digest())) // one that cannot be read is made anew
+	earlier, err := c.repo.FetchManifest(ctx, string(generated.Digest()), nil) // one that cannot be read is made anew
 	if err == nil || !errors.Is(err, berth.ErrManifestUnknown) {
 		return earlier.Descriptor, err
 	}

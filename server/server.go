@@ -26,7 +26,8 @@
 //
 // No lock is held while a client is waited for. [Limits] bound how much is under way at once, and how long
 // a client may stand still in the middle of a body. Headers and idle connections are for the http.Server to
-// bound: ReadHeaderTimeout, IdleTimeout, and WriteTimeout, which this handler extends as a blob moves.
+// bound: ReadHeaderTimeout, IdleTimeout, and WriteTimeout, which this handler extends as a blob moves and lifts
+// while a body arrives.
 package server
 
 import (
@@ -120,6 +121,9 @@ var (
 	vary       = []string{"Accept"} // of those about manifests
 )
 
+// unknown is the request of a call before it is read. It is never changed.
+var unknown ocirequest.Request
+
 // call is one request on its way through.
 type call struct {
 	*handler
@@ -127,7 +131,6 @@ type call struct {
 	r      *http.Request
 	client client
 	req    *ocirequest.Request
-	none   ocirequest.Request // what req is before it is known
 	repo   berth.Repository
 }
 
@@ -165,7 +168,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *handler) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{handler: h, w: w}
 	c.client.conn = *http.NewResponseController(w)
-	c.r, c.req = pace(&c.client, r, h.limiter.stall), &c.none
+	c.r, c.req = pace(&c.client, r, h.limiter.stall), &unknown
 	header := w.Header()
 	header["Docker-Distribution-Api-Version"] = apiVersion
 	header["X-Content-Type-Options"] = noSniff
@@ -176,11 +179,11 @@ func (h *handler) serveHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *call) serve() error {
-	leave, err := c.limiter.requests.enter(c.r.Context(), &c.client)
+	place, err := c.limiter.requests.enter(c.r.Context(), &c.client)
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer place.leave()
 	if err := c.checkOrigin(); err != nil {
 		return err
 	}
@@ -205,11 +208,11 @@ func (c *call) serve() error {
 			return err
 		}
 	}
-	end, err := c.enter(req.Kind)
+	among, err := c.enter(req.Kind)
 	if err != nil {
 		return err
 	}
-	defer end()
+	defer among.leave()
 	return actions[req.Kind](c)
 }
 

@@ -176,6 +176,7 @@ func writeToken(w http.ResponseWriter, status int, body any) {
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
 	header.Set("Cache-Control", "no-store")
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(defaultStall))
 	w.WriteHeader(status)
 	w.Write(data)
 }

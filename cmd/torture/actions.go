@@ -62,7 +62,7 @@ func (w *writer) retag(ctx context.Context) {
 	op.Tags = w.newTags()
 	var m berth.Manifest
 	if w.ask(op, func(repo berth.Repository) (err error) {
-		m, err = repo.FetchManifest(ctx, string(op.Digest))
+		m, err = repo.FetchManifest(ctx, string(op.Digest), nil)
 		return err
 	}) {
 		w.push(ctx, op, m.Raw)

@@ -181,7 +181,7 @@ func (v *verifier) referrers(ctx context.Context, repo string, subject digest.Di
 
 // fetch reads a manifest and makes sure that it is what its name says.
 func (v *verifier) fetch(ctx context.Context, repo string, d digest.Digest) *manifest.Document {
-	m, err := v.repository(repo).FetchManifest(ctx, string(d))
+	m, err := v.repository(repo).FetchManifest(ctx, string(d), nil)
 	if err != nil {
 		v.note(missingOr(err, berth.ErrManifestUnknown), "%s@%s: %v", repo, d, err)
 		return nil

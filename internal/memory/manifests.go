@@ -18,11 +18,11 @@ import (
 )
 
 func (r *repository) Resolve(ctx context.Context, ref string) (v1.Descriptor, error) {
-	m, err := r.FetchManifest(ctx, ref)
+	m, err := r.FetchManifest(ctx, ref, nil)
 	return m.Descriptor, err
 }
 
-func (r *repository) FetchManifest(_ context.Context, ref string) (berth.Manifest, error) {
+func (r *repository) FetchManifest(_ context.Context, ref string, opts *berth.FetchOptions) (berth.Manifest, error) {
 	if err := ocirequest.ValidateReference(ref); err != nil {
 		return berth.Manifest{}, err
 	}
@@ -35,6 +35,9 @@ func (r *repository) FetchManifest(_ context.Context, ref string) (berth.Manifes
 	m, found := r.manifests[d]
 	if !found {
 		return berth.Manifest{}, r.unknownManifest(ref)
+	}
+	if !opts.Within(m.Descriptor.Size) {
+		return berth.Manifest{Descriptor: m.Descriptor}, nil
 	}
 	return berth.Manifest{Descriptor: m.Descriptor, Raw: bytes.Clone(m.Raw)}, nil
 }

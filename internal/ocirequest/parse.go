@@ -49,19 +49,19 @@ func Parse(method string, u *url.URL) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	req := match.request
+	req := &match.request
 	req.Kind, req.N = kind, NoLimit
 	if err := req.validatePath(); err != nil {
 		return nil, err
 	}
 	if u.RawQuery == "" {
-		return &req, nil
+		return req, nil
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
 		return nil, fmt.Errorf("query does not parse: %w", berth.ErrUnsupported)
 	}
-	return &req, req.parseQuery(query)
+	return req, req.parseQuery(query)
 }
 
 // match is a path that was recognised: the kinds it can be, and what was in it.

@@ -22,7 +22,7 @@ var manifestCases = []testCase{
 		want := manifest.Descriptor(v1.MediaTypeImageManifest, raw)
 		equal(s, "descriptor", desc, want)
 		for _, ref := range []string{"v1", string(desc.Digest)} {
-			m, err := s.repo.FetchManifest(s.ctx, ref)
+			m, err := s.repo.FetchManifest(s.ctx, ref, nil)
 			s.must(err)
 			equal(s, "descriptor", m.Descriptor, want)
 			if !bytes.Equal(m.Raw, raw) {
@@ -31,6 +31,16 @@ var manifestCases = []testCase{
 			got, err := s.repo.Resolve(s.ctx, ref)
 			s.must(err)
 			equal(s, "resolved", got, want)
+		}
+	}},
+	{"of a manifest beyond a bound there is the descriptor alone", func(s *suite) {
+		raw := encode(s.image(s.repo))
+		desc := s.push(s.repo, raw, "v1")
+		for bound, want := range map[int64]int{0: len(raw), desc.Size: len(raw), desc.Size - 1: 0} {
+			m, err := s.repo.FetchManifest(s.ctx, "v1", &berth.FetchOptions{MaxSize: bound})
+			s.must(err)
+			equal(s, "descriptor", m.Descriptor.Digest, desc.Digest)
+			equal(s, "bytes", len(m.Raw), want)
 		}
 	}},
 	{"docker's types are kept", func(s *suite) {
@@ -50,7 +60,7 @@ var manifestCases = []testCase{
 		d := digest.SHA512.FromBytes(raw)
 		_, err := s.repo.PushManifest(s.ctx, raw, &berth.PushOptions{Digest: d})
 		s.must(err)
-		m, err := s.repo.FetchManifest(s.ctx, string(d))
+		m, err := s.repo.FetchManifest(s.ctx, string(d), nil)
 		s.must(err)
 		equal(s, "digest", m.Descriptor.Digest, d)
 	}},
@@ -62,7 +72,7 @@ var manifestCases = []testCase{
 		for _, ref := range []string{"absent", string(absent("manifest"))} {
 			_, err := s.repo.Resolve(s.ctx, ref)
 			s.wantErr(err, berth.ErrManifestUnknown)
-			_, err = s.repo.FetchManifest(s.ctx, ref)
+			_, err = s.repo.FetchManifest(s.ctx, ref, nil)
 			s.wantErr(err, berth.ErrManifestUnknown)
 		}
 		s.wantErr(s.repo.DeleteManifest(s.ctx, absent("manifest")), berth.ErrManifestUnknown)

@@ -25,7 +25,7 @@ var schema1Cases = []testCase{
 			s.Fatal("payload and file are the same")
 		}
 		for _, ref := range []string{"v1", string(m.Digest())} {
-			got, err := s.repo.FetchManifest(s.ctx, ref)
+			got, err := s.repo.FetchManifest(s.ctx, ref, nil)
 			s.must(err)
 			equal(s, "descriptor", got.Descriptor, want)
 			if !bytes.Equal(got.Raw, m.Raw()) {
@@ -40,7 +40,7 @@ var schema1Cases = []testCase{
 		unsigned := s.schema1("app/hello", "v1")
 		for _, m := range []*schema1.Manifest{unsigned, s.signed(unsigned), s.signed(unsigned), unsigned} {
 			equal(s, "digest", s.push(s.repo, m.Raw(), "v1").Digest, unsigned.Digest())
-			got, err := s.repo.FetchManifest(s.ctx, "v1")
+			got, err := s.repo.FetchManifest(s.ctx, "v1", nil)
 			s.must(err)
 			equal(s, "type", got.Descriptor.MediaType, m.MediaType())
 			if !bytes.Equal(got.Raw, m.Raw()) {

@@ -101,7 +101,7 @@ func TestManifestsThatLie(t *testing.T) {
 		"more than a manifest may be":  {"v1", answer(200, strings.Repeat(" ", berth.MaxManifestSize+10), "Content-Type", v1.MediaTypeImageIndex), berth.ErrSizeInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := against(t, tt.handler).FetchManifest(t.Context(), tt.ref); !errors.Is(err, tt.want) {
+			if _, err := against(t, tt.handler).FetchManifest(t.Context(), tt.ref, nil); !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
 		})
@@ -128,7 +128,7 @@ func TestManifestsOfServersThatTellLittle(t *testing.T) {
 			if got, err := repo.Resolve(t.Context(), "v1"); err != nil || got.Digest != want.Digest || got.Size != want.Size || got.MediaType != want.MediaType {
 				t.Errorf("resolve: got %+v, %v", got, err)
 			}
-			if m, err := repo.FetchManifest(t.Context(), "v1"); err != nil || string(m.Raw) != emptyIndex {
+			if m, err := repo.FetchManifest(t.Context(), "v1", nil); err != nil || string(m.Raw) != emptyIndex {
 				t.Errorf("fetch: got %q, %v", m.Raw, err)
 			}
 		})
@@ -200,7 +200,7 @@ func TestErrorsKeepWhatWasSaid(t *testing.T) {
 		"terminal codes":           {500, "bad \x1b[31mred", nil, "bad  [31mred"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := against(t, answer(tt.status, tt.body)).FetchManifest(t.Context(), "v1")
+			_, err := against(t, answer(tt.status, tt.body)).FetchManifest(t.Context(), "v1", nil)
 			if tt.want != nil && !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
@@ -216,7 +216,7 @@ func TestErrorsKeepWhatWasSaid(t *testing.T) {
 }
 
 func TestAnErrorIsNotLong(t *testing.T) {
-	_, err := against(t, answer(400, strings.Repeat("long ", 100_000))).FetchManifest(t.Context(), "v1")
+	_, err := against(t, answer(400, strings.Repeat("long ", 100_000))).FetchManifest(t.Context(), "v1", nil)
 	if err == nil || len(err.Error()) > 1000 {
 		t.Errorf("%d bytes", len(fmt.Sprint(err)))
 	}

@@ -80,7 +80,7 @@ func wanted(desc v1.Descriptor, opts *berth.ReferrersOptions) bool {
 }
 
 func (r *Repository) fallbackReferrers(ctx context.Context, subject digest.Digest, opts *berth.ReferrersOptions, yield func(v1.Descriptor, error) bool) {
-	m, err := r.FetchManifest(ctx, fallbackTag(subject))
+	m, err := r.FetchManifest(ctx, fallbackTag(subject), nil)
 	if errors.Is(err, berth.ErrManifestUnknown) {
 		return
 	}

@@ -55,7 +55,7 @@ func (r *Repository) Resolve(ctx context.Context, ref string) (v1.Descriptor, er
 }
 
 func (r *Repository) resolveByGet(ctx context.Context, ref string) (v1.Descriptor, error) {
-	m, err := r.FetchManifest(ctx, ref)
+	m, err := r.FetchManifest(ctx, ref, nil)
 	return m.Descriptor, err
 }
 
@@ -82,7 +82,7 @@ func headerDigest(h http.Header) digest.Digest {
 
 // FetchManifest downloads a manifest and verifies it: against the digest that was asked for, or
 // else against the one that the registry tells.
-func (r *Repository) FetchManifest(ctx context.Context, ref string) (berth.Manifest, error) {
+func (r *Repository) FetchManifest(ctx context.Context, ref string, opts *berth.FetchOptions) (berth.Manifest, error) {
 	if err := ocirequest.ValidateReference(ref); err != nil {
 		return berth.Manifest{}, err
 	}
@@ -99,6 +99,9 @@ func (r *Repository) FetchManifest(ctx context.Context, ref string) (berth.Manif
 	desc, err := r.verify(ref, resp.Header, raw)
 	if err != nil {
 		return berth.Manifest{}, fmt.Errorf("%s/%s%s: %w", r.registry.host, r.name, suffix(ref), err)
+	}
+	if !opts.Within(desc.Size) {
+		raw = nil
 	}
 	return berth.Manifest{Descriptor: desc, Raw: raw}, nil
 }

@@ -3,7 +3,7 @@
 //
 //	registry, err := remote.New("registry.example.com", &remote.Options{Credentials: auth.Docker()})
 //	repo, err := registry.Repository("team/app")
-//	m, err := repo.FetchManifest(ctx, "v1")
+//	m, err := repo.FetchManifest(ctx, "v1", nil)
 //
 // What a registry sends is believed only where it can be checked: manifests and blobs are hashed
 // while they are read, and a media type counts only if it is one that was asked for.

@@ -332,7 +332,7 @@ func (s repositorySource) Fetch(ctx context.Context, desc v1.Descriptor) (io.Rea
 	if manifest.KindOf(desc.MediaType) == 0 {
 		return s.repo.OpenBlob(ctx, desc.Digest)
 	}
-	m, err := s.repo.FetchManifest(ctx, string(desc.Digest))
+	m, err := s.repo.FetchManifest(ctx, string(desc.Digest), nil)
 	if errors.Is(err, berth.ErrManifestUnknown) {
 		return nil, fmt.Errorf("%w: %w", berth.ErrBlobUnknown, err)
 	}

@@ -459,7 +459,7 @@ func TestCopyOfDockerManifests(t *testing.T) {
 	must(t, err)
 	repo, err := registry.layout.Repository("app")
 	must(t, err)
-	if got, err := repo.FetchManifest(t.Context(), "v1"); err != nil || string(got.Raw) != from[root.Digest] {
+	if got, err := repo.FetchManifest(t.Context(), "v1", nil); err != nil || string(got.Raw) != from[root.Digest] {
 		t.Errorf("got %s, %v", got.Raw, err)
 	}
 }
