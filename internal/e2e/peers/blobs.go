@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
+	shuffle "math/rand/v2"
+
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -22,8 +24,10 @@ const (
 	// pulls is how often the big blob is pulled in a round: the kernel counts a process's time in steps that
 	// one pull alone has too few of.
 	pulls = 3
-	// window is how long requests are counted.
-	window = 500 * time.Millisecond
+	// turns is in how many windows the requests of a round are counted, so that a moment in which the machine
+	// has other work falls on all servers alike.
+	turns  = 20
+	window = 100 * time.Millisecond
 	// askers is how many ask at once where requests are counted.
 	askers = 4
 )
@@ -73,11 +77,7 @@ func (b *bench) big(ctx context.Context, round int) error {
 		err = b.pull(all, round, blob)
 	}
 	if err == nil && b.wants(rowHead) {
-		err = inTurn(all, round, func(s *server) error {
-			rate, err := s.rate(request{method: http.MethodHead, path: blobPath(bigRepository, blob.digest)})
-			b.add("head", s.name, rate)
-			return err
-		})
+		err = b.rates(all, "head", request{method: http.MethodHead, path: blobPath(bigRepository, blob.digest)})
 	}
 	return err
 }
@@ -130,8 +130,27 @@ func (s *server) alone(do func(*conn) error) error {
 	return do(c)
 }
 
-// rate is how many answers a second a server gives to those who ask for the same again and again.
-func (s *server) rate(r request) (float64, error) {
+// rates measures how many answers a second servers give to those who ask for the same again and again.
+func (b *bench) rates(all fleet, figure string, r request) error {
+	answered := map[string]float64{}
+	for range turns {
+		for _, i := range shuffle.Perm(len(all)) {
+			s := all[i]
+			n, err := s.answers(r)
+			if err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+			answered[s.name] += n
+		}
+	}
+	for name, n := range answered {
+		b.add(figure, name, n/turns)
+	}
+	return nil
+}
+
+// answers is how many answers a second a server gives within a window.
+func (s *server) answers(r request) (float64, error) {
 	var answered atomic.Int64
 	begin := time.Now()
 	err := concurrently(askers, func(int) error {

@@ -114,12 +114,8 @@ func (b *bench) manyTags(ctx context.Context) error {
 		if err := b.lists(registries, round); err != nil {
 			return err
 		}
-		err := inTurn(all, round, func(s *server) error {
-			rate, err := s.rate(request{method: http.MethodGet, path: manifestPath(tagRepository, "v0000042")})
-			b.add("manifest", s.name, rate)
-			return err
-		})
-		if err != nil {
+		get := request{method: http.MethodGet, path: manifestPath(tagRepository, "v0000042")}
+		if err := b.rates(all, "manifest", get); err != nil {
 			return err
 		}
 	}
