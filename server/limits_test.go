@@ -3,6 +3,7 @@ package server_test
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/berthoci/berth/server"
 )
@@ -249,5 +252,40 @@ func TestAnUploadMayTakeLongerThanAnAnswer(t *testing.T) {
 	c.say("56789")
 	if resp := c.hear(); resp.StatusCode != http.StatusAccepted {
 		t.Errorf("status %d", resp.StatusCode)
+	}
+}
+
+// In HTTP/2 a client that opens no window for an answer (RFC 9113, 6.9.2) is let go.
+func TestAClientThatWantsNoneOfItsAnswer(t *testing.T) {
+	f := serve(t, &server.Options{Limits: server.Limits{Stall: 50 * time.Millisecond}})
+	f.tag("app/hello", "v1")
+	srv := httptest.NewUnstartedServer(f.handler)
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	config := srv.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	config.NextProtos = []string{http2.NextProtoTLS}
+	conn, err := tls.Dial("tcp", srv.Listener.Addr().String(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var head bytes.Buffer
+	fields := hpack.NewEncoder(&head)
+	for _, field := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", srv.Listener.Addr().String()}, {":path", "/v2/app/hello/manifests/v1"}} {
+		fields.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
+	}
+	io.WriteString(conn, http2.ClientPreface)
+	framer := http2.NewFramer(conn, conn)
+	framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head.Bytes(), EndStream: true, EndHeaders: true})
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if reset, ok := frame.(*http2.RSTStreamFrame); ok && reset.StreamID == 1 {
+			return
+		}
 	}
 }
