@@ -114,10 +114,12 @@ func (g *guest) Close() error {
 }
 
 // dismiss closes the connection, unless a request has come since it was seen to be silent.
-func (g *guest) dismiss(silent int64) {
-	if g.silent.CompareAndSwap(silent, busy) {
+func (g *guest) dismiss(silent int64) bool {
+	gone := g.silent.CompareAndSwap(silent, busy)
+	if gone {
 		g.Conn.Close()
 	}
+	return gone
 }
 
 // stuck reports whether one write has lasted for too long.
@@ -175,10 +177,9 @@ func (c *crowd) makeRoom(now time.Duration) bool {
 			longest, since = g, silent
 		}
 	}
-	if longest == nil || now-time.Duration(since) < c.limits.settled {
+	if longest == nil || now-time.Duration(since) < c.limits.settled || !longest.dismiss(since) {
 		return false
 	}
-	longest.dismiss(since)
 	delete(c.guests, longest)
 	return true
 }
