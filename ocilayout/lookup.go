@@ -84,7 +84,7 @@ func resolve(tx *bolt.Tx, repo, ref string) (at target, err error) {
 
 func (r *repository) FetchManifest(ctx context.Context, ref string, opts *berth.FetchOptions) (berth.Manifest, error) {
 	at, err := r.find(ctx, ref)
-	if err != nil || !opts.Within(at.file.Size) {
+	if err != nil || !opts.Within(at.desc.Size) {
 		return berth.Manifest{Descriptor: at.desc}, err
 	}
 	raw, found := r.layout.cache.content(at.file.Digest)

@@ -19,13 +19,13 @@ func (c *call) json(contentType string, make func() (any, error)) error {
 	if err != nil {
 		return err
 	}
-	var place *place
 	if len(data) > smallBody {
-		if place, err = c.limiter.leaving.enter(c.r.Context(), &c.client); err != nil {
+		place, err := c.limiter.leaving.enter(c.r.Context(), &c.client)
+		if err != nil {
 			return err
 		}
+		defer place.leave()
 	}
-	defer place.leave()
 	c.w.Header().Set("Content-Type", contentType)
 	c.w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 	return c.quiet(c.send(data))

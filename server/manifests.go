@@ -183,13 +183,13 @@ func (c *call) pushOptions() *berth.PushOptions {
 // readManifest reads the body. One that is known to be too large is refused before any of it is read, and one
 // that is large has to wait for its turn when the beginning of it has arrived: so a client that sends
 // nothing takes no place.
-func (c *call) readManifest() (raw []byte, place *place, err error) {
+func (c *call) readManifest() (raw []byte, taken *place, err error) {
 	if c.r.ContentLength > berth.MaxManifestSize {
 		return nil, nil, tooLarge()
 	}
 	raw, err = io.ReadAll(io.LimitReader(c.r.Body, smallBody+1))
 	if err == nil && len(raw) > smallBody {
-		if place, err = c.limiter.arriving.await(c.r.Context(), &c.client); err != nil {
+		if taken, err = c.limiter.arriving.await(c.r.Context(), &c.client); err != nil {
 			return nil, nil, err
 		}
 		raw, err = c.readLarge(raw)
@@ -200,9 +200,9 @@ func (c *call) readManifest() (raw []byte, place *place, err error) {
 	case len(raw) > berth.MaxManifestSize:
 		err = tooLarge()
 	default:
-		return raw, place, nil
+		return raw, taken, nil
 	}
-	place.leave()
+	taken.leave()
 	return nil, nil, err
 }
 

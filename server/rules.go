@@ -172,11 +172,14 @@ func (r *Rule) covers(user string) bool {
 	if r.Anonymous {
 		return true
 	}
-	return user != anonymous && (slices.Contains(r.Users, "*") || slices.Contains(r.Users, user))
+	return user != anonymous && includes(r.Users, user)
 }
 
-func (r *Rule) allows(action string) bool {
-	return slices.Contains(r.Actions, "*") || slices.Contains(r.Actions, action)
+func (r *Rule) allows(action string) bool { return includes(r.Actions, action) }
+
+// includes reports whether a word is in a list, where * is every word.
+func includes(list []string, word string) bool {
+	return slices.Contains(list, "*") || slices.Contains(list, word)
 }
 
 // allow reports whether a user may do something with a repository.

@@ -73,10 +73,8 @@ func (s *scope) add(actions []string) {
 	}
 }
 
-// asks reports whether an action is among those of the scope, where * is all of them.
-func (s scope) asks(action string) bool {
-	return slices.Contains(s.Actions, "*") || slices.Contains(s.Actions, action)
-}
+// asks reports whether an action is among those of the scope.
+func (s scope) asks(action string) bool { return includes(s.Actions, action) }
 
 // String is the scope as it is asked for.
 func (s scope) String() string {
