@@ -97,9 +97,12 @@ func (g *guest) ReadFrom(src io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{g}, src)
 }
 
-// CloseWrite says that no more will come, where a connection can be closed in halves.
-func (g *guest) CloseWrite() error {
-	if half, ok := g.Conn.(interface{ CloseWrite() error }); ok {
+// CloseWrite is for net/http, which lets the client hear the end of an answer before it hangs up.
+func (g *guest) CloseWrite() error { return closeWrite(g.Conn) }
+
+// closeWrite says that no more will come, where a connection can be closed in halves.
+func closeWrite(conn net.Conn) error {
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return errors.ErrUnsupported
@@ -269,7 +272,7 @@ func (l *crowdedListener) refuse(conn net.Conn) {
 		if _, err := io.WriteString(conn, noRoom); err != nil {
 			return
 		}
-		if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		if closeWrite(conn) == nil {
 			io.Copy(io.Discard, io.LimitReader(conn, 1<<20))
 		}
 	}()
