@@ -65,7 +65,7 @@ func (b *bench) big(ctx context.Context, round int) error {
 	if err != nil {
 		return err
 	}
-	defer all.end()
+	defer all.clear()
 	blob := b.bigBlob()
 	mib := float64(blob.size()) / (1 << 20)
 	err = inTurn(all, round, func(s *server) error {
