@@ -86,7 +86,7 @@ func (r *repository) vouch(ctx context.Context, d digest.Digest, rec blobRecord)
 
 // look compares a blob's file with what is known of it, without reading it.
 func (l *Layout) look(d digest.Digest, rec blobRecord) error {
-	info, err := l.dir.Root().Lstat(blobPath(d))
+	info, err := l.dir.Lstat(blobPath(d))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return errors.New("its file is gone")

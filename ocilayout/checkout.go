@@ -142,6 +142,7 @@ func (l *Layout) holdBlob(d digest.Digest) error {
 
 // endCheckout takes in what was done to the directory.
 func (l *Layout) endCheckout(ctx context.Context, before absent) error {
+	l.dir.Refresh()
 	if err := l.restoreHeld(); err != nil {
 		return err
 	}

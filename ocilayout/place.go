@@ -110,14 +110,14 @@ func (l *Layout) quarantine(name string) error {
 
 // openRegular opens a file that is a regular one, and not reached through a symbolic link.
 func (l *Layout) openRegular(name string, flag int) (*os.File, error) {
-	seen, err := l.dir.Root().Lstat(name)
+	seen, err := l.dir.Lstat(name)
 	if err != nil {
 		return nil, err
 	}
 	if !seen.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s: a %s: %w", l.path(name), kindOf(seen.Mode()), fs.ErrNotExist)
 	}
-	f, err := l.dir.Root().OpenFile(name, flag, 0)
+	f, err := l.dir.OpenFile(name, flag)
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"sync/atomic"
 )
 
 // Op is a step that can fail.
@@ -42,10 +41,8 @@ const (
 type Dir struct {
 	root *os.Root
 	// self stays open: a failed write is reported to who had the file system open when it failed.
-	self *os.File
-	// temp is the directory Temp, once it was needed: each path would be walked from the top else, and
-	// every file begins there.
-	temp atomic.Pointer[folder]
+	self    *os.File
+	folders folders
 	// heir is who is given what is made here: the directory's owner, where root works in somebody's
 	// directory. Else that one could not go on with it.
 	heir *heir
@@ -120,43 +117,7 @@ func (d *Dir) Root() *os.Root { return d.root }
 
 // Close releases the directory's handle.
 func (d *Dir) Close() error {
-	errs := []error{d.self.Close(), d.root.Close()}
-	if temp := d.temp.Load(); temp != nil {
-		errs = append(errs, temp.close())
-	}
-	return errors.Join(errs...)
-}
-
-// folder is an open directory, for paths from there and for the system's calls.
-type folder struct {
-	root *os.Root
-	self *os.File
-}
-
-func (f *folder) close() error { return errors.Join(f.root.Close(), f.self.Close()) }
-
-// inTemp returns the directory Temp if a file lies there, or nil.
-func (d *Dir) inTemp(name string) *folder {
-	if d.Temp == "" || path.Dir(name) != d.Temp {
-		return nil
-	}
-	if temp := d.temp.Load(); temp != nil {
-		return temp
-	}
-	root, err := d.root.OpenRoot(d.Temp)
-	if err != nil {
-		return nil
-	}
-	self, err := root.Open(".")
-	if err != nil {
-		root.Close()
-		return nil
-	}
-	temp := &folder{root, self}
-	if !d.temp.CompareAndSwap(nil, temp) {
-		temp.close()
-	}
-	return d.temp.Load()
+	return errors.Join(d.self.Close(), d.root.Close(), d.folders.close())
 }
 
 // WriteFile replaces the file of that name, or creates it. When it returns nil, content and name
@@ -201,11 +162,7 @@ func (d *Dir) writeTemp(temp string, data []byte, perm fs.FileMode) error {
 // Create makes a new file, which must not be there, for reading and writing.
 func (d *Dir) Create(name string, perm fs.FileMode) (f *os.File, err error) {
 	err = d.Step(OpCreate, name, func() error {
-		if temp := d.inTemp(name); temp != nil {
-			f, err = createIn(temp, path.Base(name), perm)
-		} else {
-			f, err = d.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, perm)
-		}
+		f, err = d.open(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, perm)
 		if err == nil && d.heir != nil {
 			f.Chown(d.heir.uid, d.heir.gid) // a courtesy, which not every root can do
 		}
@@ -295,6 +252,7 @@ func (d *Dir) MkdirAll(name string, perm fs.FileMode) error {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
+	d.folders.drop(name) // who is here may have used another of that name
 	d.Bequeath(name)
 	if syncErr := d.SyncDir(path.Dir(name)); syncErr != nil {
 		if err == nil {

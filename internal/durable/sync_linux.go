@@ -75,25 +75,13 @@ func rename(d *Dir, from, to string, flags uint) error {
 	return err
 }
 
-// within calls do with a handle of the directory that a name lies in. Where the kernel can walk a path that
-// is confined to a directory by itself, getting it takes one call.
+// within calls do with a handle of the directory that a name lies in.
 func (d *Dir) within(name string, do func(fd int) error) error {
-	if temp := d.inTemp(name); temp != nil {
-		return withFile(temp.self, do)
-	}
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
-	folder, err := -1, error(nil)
-	control(d.self, func(fd int) { folder, err = unix.Openat2(fd, path.Dir(name), &how) })
-	if err == nil && folder >= 0 {
-		defer unix.Close(folder)
-		return do(folder)
-	}
-	f, err := d.root.Open(path.Dir(name))
+	near, err := d.near(name)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	return withFile(f, do)
+	return withFile(near.self, do)
 }
 
 // withFile calls do with a file's descriptor, which stays what it is meanwhile.
@@ -103,18 +91,20 @@ func withFile(f *os.File, do func(fd int) error) error {
 	return err
 }
 
-// createIn makes a file in the directory Temp. It is no file that one waits for, so the runtime's poller
-// need not know it.
-func createIn(temp *folder, name string, perm fs.FileMode) (file *os.File, err error) {
-	err = withFile(temp.self, func(folder int) error {
-		fd, err := unix.Openat(folder, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(perm.Perm()))
+// openIn opens a file of a directory. It is no file that one waits for, so the runtime's poller need not know it.
+func openIn(near *folder, name string, flag int, perm fs.FileMode) (file *os.File, err error) {
+	err = withFile(near.self, func(folder int) error {
+		fd, err := -1, error(unix.EINTR)
+		for errors.Is(err, unix.EINTR) { // some file systems let a signal end the call
+			fd, err = unix.Openat(folder, name, flag|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_LARGEFILE, uint32(perm.Perm()))
+		}
 		if err == nil {
-			file = os.NewFile(uintptr(fd), path.Join(temp.root.Name(), name))
+			file = os.NewFile(uintptr(fd), path.Join(near.root.Name(), name))
 		}
 		return err
 	})
 	if errno := syscall.Errno(0); errors.As(err, &errno) {
-		err = &fs.PathError{Op: "create", Path: path.Join(temp.root.Name(), name), Err: errno}
+		err = &fs.PathError{Op: "open", Path: path.Join(near.root.Name(), name), Err: errno}
 	}
 	return file, err
 }

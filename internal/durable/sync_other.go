@@ -24,8 +24,8 @@ func reserve(*os.File, int64, int64) error { return nil }
 
 func openDirect(*os.Root, string) (*os.File, error) { return nil, ErrNoDirect }
 
-func createIn(temp *folder, name string, perm fs.FileMode) (*os.File, error) {
-	return temp.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, perm)
+func openIn(near *folder, name string, flag int, perm fs.FileMode) (*os.File, error) {
+	return near.root.OpenFile(name, flag, perm)
 }
 
 func exchange(*Dir, string, string) error { return ErrNoExchange }
