@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"runtime"
 	"sync"
 
 	bolt "go.etcd.io/bbolt"
@@ -143,7 +144,10 @@ func (w *writer) run() {
 	}
 }
 
+// gather takes what is waiting, after it has let those go first who are about to ask too: a commit costs as
+// much as a request or two, however little it changes.
 func (w *writer) gather(first *job) []*job {
+	runtime.Gosched()
 	group := []*job{first}
 	for len(group) < maxGroup {
 		select {
