@@ -10,6 +10,7 @@ import (
 	"hash"
 	"io"
 	"maps"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -118,11 +119,15 @@ func foreignAnnotations(tx *bolt.Tx, annotations *map[string]string) (gen uint64
 	return rec.Generation, json.Unmarshal(rec.Raw, annotations)
 }
 
+// yieldEvery is after how many entries of a list the processor is offered to others.
+const yieldEvery = 16
+
 // listWriter writes a JSON list and sums it up.
 type listWriter struct {
 	w     io.Writer
 	sum   hash.Hash
 	begun bool
+	count int
 }
 
 func (l *listWriter) add(entry any) error {
@@ -141,7 +146,11 @@ func (l *listWriter) separator() []byte {
 	return []byte("[")
 }
 
+// put writes an entry, and now and then lets those go first for whom somebody waits.
 func (l *listWriter) put(data []byte) error {
+	if l.count++; l.count%yieldEvery == 0 {
+		runtime.Gosched()
+	}
 	l.sum.Write(data)
 	_, err := l.w.Write(data)
 	return err

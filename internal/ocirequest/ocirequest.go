@@ -106,8 +106,17 @@ func (r Request) Method() string { return routes[r.Kind].method }
 
 // Path is the path of the request's URL.
 func (r Request) Path() string {
-	return strings.NewReplacer("{name}", r.Repository, "{ref}", r.Reference,
-		"{digest}", string(r.Digest), "{id}", r.UploadID).Replace(routes[r.Kind].path)
+	before, after, _ := strings.Cut(routes[r.Kind].path, "{name}")
+	between, last, _ := strings.Cut(after, "{")
+	switch last {
+	case "ref}":
+		last = r.Reference
+	case "digest}":
+		last = string(r.Digest)
+	case "id}":
+		last = r.UploadID
+	}
+	return before + r.Repository + between + last
 }
 
 // Query is the query of the request's URL.
