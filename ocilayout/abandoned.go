@@ -32,7 +32,11 @@ func (l *Layout) admitUpload() error {
 	if err != nil {
 		return err
 	}
-	if t.resting = len(entries); t.resting < maxResting {
+	t.resting = len(entries)
+	for range t.empty {
+		t.resting++
+	}
+	if t.resting < maxResting {
 		return nil
 	}
 	return fmt.Errorf("%w: %d uploads were begun and not finished; finish or cancel them", berth.ErrTooManyRequests, t.resting)
@@ -45,12 +49,69 @@ func (t *uploadTable) left() {
 	t.resting++
 }
 
-// inUse reports whether somebody has the upload of that path, or waits for it.
-func (t *uploadTable) inUse(path string) bool {
+// keepEmpty notes that an upload rests without a file, if not too many do.
+func (t *uploadTable) keepEmpty(state *uploadState) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	state := t.live[path]
-	return state != nil && state.users > 0
+	if len(t.live) > maxStates {
+		return false
+	}
+	state.empty = time.Now()
+	return true
+}
+
+// takeEmpty ends that, and reports whether it was so.
+func (t *uploadTable) takeEmpty(state *uploadState) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	empty := !state.empty.IsZero()
+	state.empty = time.Time{}
+	return empty
+}
+
+// empty yields the paths and states of uploads that rest without a file. The table must be locked.
+func (t *uploadTable) empty(yield func(string, *uploadState) bool) {
+	for path, state := range t.live {
+		if !state.empty.IsZero() && !yield(path, state) {
+			return
+		}
+	}
+}
+
+// leaveFiles gives each of them its file, for the next owner of the layout.
+func (l *Layout) leaveFiles() {
+	l.uploads.mu.Lock()
+	defer l.uploads.mu.Unlock()
+	for path := range l.uploads.empty {
+		f, err := l.dir.Create(path, 0o644)
+		if err != nil {
+			l.log.Info("uploads that were begun are forgotten", "err", err)
+			return
+		}
+		f.Close()
+	}
+}
+
+// forgetEmpty forgets those that nobody will come back for.
+func (t *uploadTable) forgetEmpty() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for path, state := range t.empty {
+		if state.users == 0 && time.Since(state.empty) > abandonedAfter {
+			delete(t.live, path)
+		}
+	}
+}
+
+// forget drops what is kept of an upload, unless somebody has it, or waits for it.
+func (t *uploadTable) forget(path string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if state := t.live[path]; state != nil && state.users > 0 {
+		return false
+	}
+	delete(t.live, path)
+	return true
 }
 
 // sweepDue reports whether it is time to look for abandoned uploads again.
@@ -74,10 +135,11 @@ func (l *Layout) sweepIngest(starting bool) error {
 	if starting {
 		l.uploads.resting = len(entries)
 	}
+	l.uploads.forgetEmpty()
 	for _, e := range entries {
 		name := ingestPath + "/" + e.Name()
 		info, err := e.Info()
-		left := err == nil && l.ago(info.ModTime()) > abandonedAfter && !l.uploads.inUse(name)
+		left := err == nil && l.ago(info.ModTime()) > abandonedAfter && l.uploads.forget(name)
 		if left || starting && strings.HasPrefix(e.Name(), durable.TempPrefix) {
 			l.log.Info("abandoned upload removed", "file", e.Name())
 			l.dir.Root().Remove(name)

@@ -16,7 +16,8 @@
 // A blob's bytes are written into ingest/ and hashed on the way, renamed into blobs/, and then
 // committed to the index; the answer comes after that, and index.json last of all. Deleting goes the
 // other way: the index, index.json, the file. So the index never vouches for bytes that are not
-// there, index.json never names them, and a kill one instruction after an answer loses nothing.
+// there, index.json never names them, and a kill one instruction after an answer loses nothing. Of what is
+// unfinished it loses nothing either but the ids of uploads to which no byte had come.
 //
 // # Durability
 //
@@ -41,7 +42,8 @@
 // The index decides, and index.json follows it shortly after each change. An index.json that another
 // program has written is merged, not overwritten: it is looked at four times a second, when a name is
 // not found, and before it is replaced; it is replaced by an exchange of names, and what comes out is
-// looked at once more. A program that removes blobs needs [Layout.Checkout].
+// looked at once more. A program that removes blobs, or exchanges the directories they are in, needs
+// [Layout.Checkout].
 package ocilayout
 
 import (
@@ -260,6 +262,7 @@ func (l *Layout) Close() error {
 		l.writer.end()
 		// What was answered after that flush is flushed too, and index.json follows at the next start.
 		err = errors.Join(err, l.flushBlobs())
+		l.leaveFiles()
 		l.closed = errors.Join(err, l.finish(err == nil), l.release())
 	})
 	return l.closed

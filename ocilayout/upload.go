@@ -25,9 +25,9 @@ import (
 )
 
 const (
-	// maxRestingHashes bounds the hash states that are kept for uploads between two requests; an
-	// upload whose state was dropped is hashed once more from its file.
-	maxRestingHashes = 1024
+	// maxStates bounds what is kept in memory of uploads between two requests; an upload whose state was dropped is
+	// hashed once more from its file.
+	maxStates = 1024
 	// copyBuffer is the step in which index.json is read and written.
 	copyBuffer = 256 << 10
 	// smallUpload is up to how many bytes are kept in memory until the upload is committed or left:
@@ -47,12 +47,13 @@ var errUploadHeld = fmt.Errorf("%w: another request is writing to it", berth.Err
 var uploadID = regexp.MustCompile(`^(sha256|sha384|sha512)-[a-z2-7]{26}$`)
 
 // uploadTable holds what is known of uploads beyond their files. A file alone is enough to resume
-// one: its name tells repository and algorithm, its length the offset.
+// one: its name tells repository and algorithm, its length the offset. One that was left before anything
+// arrived has no file yet: most get all their bytes in the next request, and a file then.
 type uploadTable struct {
 	mu sync.Mutex // guards the fields below, and the users of every state
 	// swept is when abandoned files were last looked for.
 	swept time.Time
-	// resting is how many files may be left for later, at most: it is counted anew where it matters.
+	// resting is how many uploads may be left for later, at most: it is counted anew where it matters.
 	resting int
 	// live maps an upload's path to its state.
 	live map[string]*uploadState
@@ -64,6 +65,8 @@ type uploadState struct {
 	held chan struct{}
 	hash hash.Hash // nil where nothing is kept
 	size int64
+	// empty is since when it rests without a byte, and so without a file; zero: it does not.
+	empty time.Time
 	// users counts the caller who has the upload and those who wait for it.
 	users int
 }
@@ -73,6 +76,11 @@ type uploadState struct {
 // that asks how far an upload is must not turn away the one that writes: so they take turns.
 func (t *uploadTable) take(ctx context.Context, path string) (*uploadState, error) {
 	state := t.join(path)
+	select {
+	case state.held <- struct{}{}:
+		return state, nil
+	default:
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, uploadPatience, errUploadHeld)
 	defer cancel()
 	select {
@@ -101,7 +109,7 @@ func (t *uploadTable) leave(path string, state *uploadState) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	state.users--
-	if state.users == 0 && (state.hash == nil || len(t.live) > maxRestingHashes) {
+	if state.users == 0 && state.empty.IsZero() && (state.hash == nil || len(t.live) > maxStates) {
 		delete(t.live, path)
 	}
 }
@@ -182,6 +190,9 @@ func (r *repository) ResumeUpload(ctx context.Context, id string) (berth.Upload,
 	var err error
 	if up.state, err = r.layout.uploads.take(ctx, up.path); err != nil {
 		return nil, fmt.Errorf("upload %s: %w", id, err)
+	}
+	if r.layout.uploads.takeEmpty(up.state) {
+		return up, nil
 	}
 	up.file, err = r.layout.openRegular(up.path, os.O_RDWR)
 	if err == nil {
@@ -382,19 +393,25 @@ func (u *upload) Close() error {
 	if u.over {
 		return nil
 	}
-	err := u.createFile()
-	if err != nil {
-		u.drop()
-		return err
+	if !u.keepEmpty() {
+		if err := u.createFile(); err != nil {
+			u.drop()
+			return err
+		}
 	}
 	u.over = true
 	u.repo.layout.uploads.left()
-	err = u.closeFile()
+	err := u.closeFile()
 	if u.unsound {
 		u.state.hash = nil
 	}
 	u.repo.layout.uploads.release(u.path, u.state)
 	return err
+}
+
+// keepEmpty leaves the upload without a file, if nothing has arrived and not too many are left like that.
+func (u *upload) keepEmpty() bool {
+	return u.file == nil && len(u.small) == 0 && u.repo.layout.uploads.keepEmpty(u.state)
 }
 
 func (u *upload) Cancel(context.Context) error {
@@ -415,6 +432,9 @@ func (u *upload) drop() {
 }
 
 func (u *upload) closeFile() error {
+	if u.file == nil {
+		return nil
+	}
 	u.direct.end()
 	return u.file.Close()
 }
@@ -422,9 +442,7 @@ func (u *upload) closeFile() error {
 // forget lets go of all but the file.
 func (u *upload) forget() {
 	u.over = true
-	if u.file != nil {
-		u.closeFile()
-	}
+	u.closeFile()
 	u.state.hash = nil
 	u.repo.layout.uploads.release(u.path, u.state)
 }
