@@ -5,9 +5,11 @@ package e2e
 import (
 	"crypto/rand"
 	_ "embed"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -56,14 +58,16 @@ type sight struct {
 // attacked is a registry with something to hide.
 type attacked struct {
 	*clients
+	log     string // of who has asked for what
 	attack  attack
 	secrets []string
-	files   []string // of the layout, before anybody tried
+	traces  []string // of those who put something into it, before anybody else tried
 }
 
 func newAttacked(t *testing.T) *attacked {
 	t.Helper()
-	a := &attacked{clients: newClients(t)}
+	log := filepath.Join(t.TempDir(), "access.log")
+	a := &attacked{clients: newClients(t, "--access-log", log), log: log}
 	secret := rand.Text()
 	kept := a.upload(baseRepository, v1.MediaTypeImageLayer, []byte(secret))
 	a.secrets = []string{secret, baseRepository, a.base.root.Encoded()}
@@ -73,20 +77,31 @@ func newAttacked(t *testing.T) *attacked {
 		Manifest: string(a.encode(v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest,
 			Config: kept, Layers: []v1.Descriptor{kept}})),
 	}
-	a.files = a.stored()
+	a.traces = a.stored()
 	return a
 }
 
-// stored are the blobs and the unfinished uploads of the layout. What begins with a dot is berth's own.
+// stored are the blobs of the layout, and the requests that have put something into it or have begun to.
 func (a *attacked) stored() []string {
 	a.Helper()
-	var all []string
-	for _, pattern := range []string{"blobs/*/*", ".berth/ingest/[^.]*"} {
-		files, err := filepath.Glob(filepath.Join(a.layout, pattern))
-		a.check(err)
-		all = append(all, files...)
+	all, err := filepath.Glob(filepath.Join(a.layout, "blobs/*/*"))
+	a.check(err)
+	return append(all, a.answered(http.StatusCreated, http.StatusAccepted)...)
+}
+
+// answered are the lines of the access log with these statuses.
+func (a *attacked) answered(statuses ...int) (lines []string) {
+	a.Helper()
+	log, err := os.ReadFile(a.log)
+	a.check(err)
+	for line := range strings.Lines(string(log)) {
+		for _, status := range statuses {
+			if strings.Contains(line, fmt.Sprintf(" status=%d ", status)) {
+				lines = append(lines, line)
+			}
+		}
 	}
-	return all
+	return lines
 }
 
 // A page that somebody looks at on the machine where a registry runs reads nothing from it and pushes
@@ -149,9 +164,9 @@ func (a *attacked) withstands(p *page) {
 			}
 		}
 	}
-	if now := a.stored(); !slices.Equal(now, a.files) {
-		a.Errorf("the page has put something into the layout: there was %v and is\n%v", a.files, now)
-		a.files = now
+	if now := a.stored(); !slices.Equal(now, a.traces) {
+		a.Errorf("the page has put something into the layout: there was %v and is\n%v", a.traces, now)
+		a.traces = now
 	}
 	if tags := a.must("crane", "ls", a.address+"/"+baseRepository); tags != "v1" {
 		a.Errorf("the page has set a tag: there are %q", tags)
@@ -177,6 +192,7 @@ func (a *attacked) run(p *page) map[string]sight {
 // does not get it done shows nothing.
 func (a *attacked) letsIn(p *page) {
 	a.Helper()
+	begun := len(a.answered(http.StatusAccepted))
 	seen := a.run(p)
 	if !strings.Contains(seen["cors GET blob"].Text, a.secrets[0]) || !strings.Contains(seen["frame"].Text, baseRepository) {
 		a.Errorf("the registry's own page reads %v", seen)
@@ -192,7 +208,7 @@ func (a *attacked) letsIn(p *page) {
 	for _, blob := range []blobArgument{a.attack.Pushed, a.attack.Formed} {
 		a.fetchWhole(a.url(baseRepository)+"/blobs/"+string(blob.Digest), string(blob.Digest))
 	}
-	if uploads, _ := filepath.Glob(filepath.Join(a.layout, ".berth/ingest/[^.]*")); len(uploads) == 0 {
+	if len(a.answered(http.StatusAccepted)) <= begun {
 		a.Error("the registry's own page has begun no upload")
 	}
 }

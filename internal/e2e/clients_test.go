@@ -74,7 +74,7 @@ func needRoot(t *testing.T) {
 	}
 }
 
-func newClients(t *testing.T) *clients {
+func newClients(t *testing.T, flags ...string) *clients {
 	t.Helper()
 	s := newShell(t)
 	t.Cleanup(func() {
@@ -82,7 +82,7 @@ func newClients(t *testing.T) *clients {
 		s.unmountBelow(s.temp)
 	})
 	layout := s.path("registry")
-	_, address := s.serve(layout)
+	_, address := s.serve(layout, flags...)
 	c := &clients{shell: s, layout: layout, address: address, base: s.newIndex(s.path("base"), "v1")}
 	c.must("skopeo", "copy", "--all", "--dest-tls-verify=false", "oci:"+c.base.dir+":v1", "docker://"+c.ref(baseRepository))
 	return c
