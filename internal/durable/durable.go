@@ -241,6 +241,7 @@ func (d *Dir) Remove(name string) error {
 // MkdirAll makes a directory and its parents, and flushes each parent that gained a name.
 func (d *Dir) MkdirAll(name string, perm fs.FileMode) error {
 	if info, err := d.root.Lstat(name); err == nil && info.IsDir() {
+		d.folders.confirm(name, info) // somebody else may just have made it
 		return nil
 	}
 	if parent := path.Dir(name); parent != "." {
@@ -252,7 +253,7 @@ func (d *Dir) MkdirAll(name string, perm fs.FileMode) error {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	d.folders.drop(name) // who is here may have used another of that name
+	d.folders.drop(name)
 	d.Bequeath(name)
 	if syncErr := d.SyncDir(path.Dir(name)); syncErr != nil {
 		if err == nil {
@@ -278,11 +279,11 @@ func (d *Dir) SyncDir(name string) error {
 // SyncPath flushes a file, by its name, to disk. One that is gone, or replaced by something else,
 // needs no flush.
 func (d *Dir) SyncPath(name string) error {
-	info, err := d.root.Lstat(name)
+	info, err := d.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 		return nil
 	}
-	f, err := d.root.OpenFile(name, syncFlag, 0)
+	f, err := d.OpenFile(name, syncFlag)
 	if err != nil {
 		return err
 	}

@@ -20,9 +20,10 @@ const (
 // folder is an open directory, for paths from there and for the system's calls. It is closed when nobody has
 // it anymore, so who has got it may use it.
 type folder struct {
-	root *os.Root
-	self *os.File
-	info fs.FileInfo
+	root   *os.Root
+	self   *os.File
+	info   fs.FileInfo
+	looked time.Time // when it was last seen to have its name
 }
 
 func openFolder(parent *os.Root, name string) (*folder, error) {
@@ -38,7 +39,7 @@ func openFolder(parent *os.Root, name string) (*folder, error) {
 	if err != nil {
 		return nil, errors.Join(err, self.Close(), root.Close())
 	}
-	return &folder{root, self, info}, nil
+	return &folder{root, self, info, time.Now()}, nil
 }
 
 func (f *folder) close() error { return errors.Join(f.self.Close(), f.root.Close()) }
@@ -46,24 +47,8 @@ func (f *folder) close() error { return errors.Join(f.self.Close(), f.root.Close
 // folders are the directories below a Dir that files were looked for in: each path would be walked from the
 // top else, a few calls for each file.
 type folders struct {
-	mu   sync.Mutex // guards the field below
-	open map[string]*known
-}
-
-// known is a directory that was right at some time.
-type known struct {
-	*folder
-	looked time.Time
-}
-
-// get returns a directory that can be taken for the one of that name.
-func (f *folders) get(name string) *folder {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if k := f.open[name]; k != nil && time.Since(k.looked) < trustFor {
-		return k.folder
-	}
-	return nil
+	mu   sync.Mutex // guards the field below, and when each was looked at
+	open map[string]*folder
 }
 
 // near returns the directory that a file lies in.
@@ -72,34 +57,50 @@ func (d *Dir) near(name string) (*folder, error) {
 	if near := d.folders.get(name); near != nil {
 		return near, nil
 	}
-	return d.folders.renew(d.root, name)
+	info, err := d.root.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if near := d.folders.confirm(name, info); near != nil {
+		return near, nil
+	}
+	near, err := openFolder(d.root, name)
+	if err == nil {
+		d.folders.keep(name, near)
+	}
+	return near, err
 }
 
-// renew opens a directory, or finds that the one that is open still has its name.
-func (f *folders) renew(root *os.Root, name string) (*folder, error) {
-	info, err := root.Stat(name)
-	if err != nil {
-		return nil, err
-	}
-	now := time.Now()
+// get returns a directory that can be taken for the one of that name, or nil.
+func (f *folders) get(name string) *folder {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if k := f.open[name]; k != nil && os.SameFile(k.info, info) {
-		k.looked = now
-		return k.folder, nil
+	if near := f.open[name]; near != nil && time.Since(near.looked) < trustFor {
+		return near
 	}
-	near, err := openFolder(root, name)
-	if err != nil {
-		return nil, err
+	return nil
+}
+
+// confirm returns the directory that is kept open, if it is the one that has the name now, and drops it if not.
+func (f *folders) confirm(name string, info fs.FileInfo) *folder {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	near := f.open[name]
+	if near == nil || !os.SameFile(near.info, info) {
+		delete(f.open, name)
+		return nil
 	}
-	if f.open == nil {
-		f.open = map[string]*known{}
+	near.looked = time.Now()
+	return near
+}
+
+func (f *folders) keep(name string, near *folder) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open == nil || len(f.open) == maxFolders {
+		f.open = map[string]*folder{}
 	}
-	if len(f.open) == maxFolders {
-		clear(f.open)
-	}
-	f.open[name] = &known{near, now}
-	return near, nil
+	f.open[name] = near
 }
 
 // drop makes sure that a directory is opened anew.
@@ -113,8 +114,8 @@ func (f *folders) close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var errs []error
-	for _, k := range f.open {
-		errs = append(errs, k.close())
+	for _, near := range f.open {
+		errs = append(errs, near.close())
 	}
 	clear(f.open)
 	return errors.Join(errs...)

@@ -56,10 +56,10 @@ func TestAFolderIsExchanged(t *testing.T) {
 	}
 }
 
-// Who finds its directory gone makes it anew, and goes on in that at once.
+// Who finds its directory gone makes it anew, and goes on in that at once: also where somebody else was faster.
 func TestAFolderIsRemoved(t *testing.T) {
 	d, dir := open(t)
-	for i := range 3 {
+	for i := range 4 {
 		if err := errors.Join(d.MkdirAll("blobs/sha256", 0o755), create(d, fmt.Sprint("blobs/sha256/", i))); err != nil {
 			t.Fatal(err)
 		}
@@ -68,6 +68,11 @@ func TestAFolderIsRemoved(t *testing.T) {
 		}
 		if err := create(d, "blobs/sha256/none"); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("without a directory: %v", err)
+		}
+		if i%2 == 1 {
+			if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }
