@@ -126,8 +126,7 @@ const yieldEvery = 16
 type listWriter struct {
 	w     io.Writer
 	sum   hash.Hash
-	begun bool
-	count int
+	count int // of what was written
 }
 
 func (l *listWriter) add(entry any) error {
@@ -139,10 +138,9 @@ func (l *listWriter) add(entry any) error {
 }
 
 func (l *listWriter) separator() []byte {
-	if l.begun {
+	if l.count > 0 {
 		return []byte(",")
 	}
-	l.begun = true
 	return []byte("[")
 }
 
@@ -159,7 +157,7 @@ func (l *listWriter) put(data []byte) error {
 // end ends the list and returns its checksum.
 func (l *listWriter) end() (string, error) {
 	last := []byte("]")
-	if !l.begun {
+	if l.count == 0 {
 		last = []byte("[]")
 	}
 	err := l.put(last)

@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	shuffle "math/rand/v2"
-
 	"net/http"
 	"sync/atomic"
 	"time"
