@@ -61,6 +61,9 @@ var (
 	// names is missing or damaged.
 	ErrLayoutInvalid = sentinel("LAYOUT_INVALID", "not an OCI image layout")
 
+	// ErrEventsLost: what followed a position of [Watcher] is not kept any more.
+	ErrEventsLost = sentinel("EVENTS_LOST", "events are not kept any more")
+
 	// ErrMounted is no failure: NewUpload has mounted the blob, and there is nothing to upload.
 	ErrMounted = errors.New("blob mounted, nothing to upload")
 )

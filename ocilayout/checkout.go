@@ -207,7 +207,7 @@ func (l *Layout) drop(ctx context.Context, gone absent) error {
 	}
 	return l.writer.commitAlways(ctx, change{write: func(tx *bolt.Tx, gen uint64) error {
 		for _, m := range gone.manifests {
-			if err := leave(tx, m.repo, m.digest, &m.rec, gen); err != nil {
+			if err := l.expel(tx, m.repo, m.digest, &m.rec, gen); err != nil {
 				return err
 			}
 		}

@@ -22,14 +22,15 @@ import (
 
 // These name a layout to the test binary when it is started as another program.
 const (
-	childVariable  = "BERTH_TEST_LAYOUT"
-	memoryVariable = "BERTH_TEST_MEMORY"
+	childVariable   = "BERTH_TEST_LAYOUT"
+	memoryVariable  = "BERTH_TEST_MEMORY"
+	pushingVariable = "BERTH_TEST_PUSHING"
 )
 
 // The test binary is also a program that pushes an image and a loose blob, says so, and waits to be
-// killed; and one that tells how much memory a layout takes.
+// killed; one that pushes until it is killed; and one that tells how much memory a layout takes.
 func TestMain(m *testing.M) {
-	for variable, work := range map[string]func(string) error{childVariable: pushAndWait, memoryVariable: tellMemory} {
+	for variable, work := range map[string]func(string) error{childVariable: pushAndWait, memoryVariable: tellMemory, pushingVariable: pushWithoutEnd} {
 		if dir := os.Getenv(variable); dir != "" {
 			if err := work(dir); err != nil {
 				fmt.Fprintln(os.Stderr, err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -47,6 +48,7 @@ type story struct {
 	pushed  map[string]image // by tag
 	maybe   map[string]image // whose push failed: whole or absent
 	removed map[string]bool  // tags whose removal was answered
+	begin   string           // a position from which on the layout was watched; empty: that failed
 }
 
 // tell runs all that a layout can do, each thing on a tag of its own, and goes on where something
@@ -55,6 +57,7 @@ func (s *story) tell() {
 	if s.open() != nil {
 		return
 	}
+	s.watch()
 	s.push("one", "a1")
 	s.push("two", "a2", "a3", "a4")
 	s.flush()
@@ -161,9 +164,50 @@ func (s *story) addOutside(content, tag string) {
 	s.pushed[tag] = image{config: v1.Descriptor{Digest: digest.FromString("{}")}, layer: v1.Descriptor{Digest: digest.FromString(content)}, desc: desc}
 }
 
+func (s *story) watch() {
+	for e, err := range s.layout.Watch(s.Context(), nil) {
+		if err == nil {
+			s.begin = e.Position
+		}
+		return
+	}
+}
+
+// checkEvents compares the log with what was answered: each tag was set once, and removed once where it was.
+func (s *story) checkEvents() {
+	if s.begin == "" {
+		return
+	}
+	set, removed := map[string]int{}, map[string]int{}
+	events, _ := follow(s.T, s.layout, after(s.begin))
+	for _, e := range events {
+		counts := set
+		if e.Kind == berth.EventUntag || e.Kind == berth.EventDelete {
+			counts = removed
+		}
+		for _, tag := range e.Tags {
+			counts[tag]++
+		}
+	}
+	tags := maps.Clone(s.maybe)
+	maps.Copy(tags, s.pushed) // other programs' too
+	for tag := range tags {
+		_, err := s.repo().Resolve(s.Context(), tag)
+		there := 0
+		if err == nil {
+			there = 1
+		}
+		_, answered := s.pushed[tag]
+		if n := set[tag]; n > 1 || n-removed[tag] != there || answered && n == 0 || s.removed[tag] && removed[tag] == 0 {
+			s.Errorf("%s was set by %d events and removed by %d; it resolves to %v; %s", tag, n, removed[tag], err, tellEvents(events))
+		}
+	}
+}
+
 // check looks at the whole store.
 func (s *story) check() {
 	s.flush()
+	s.checkEvents()
 	for tag, img := range s.pushed {
 		wantImage(s.T, s.layout, "app/story", tag, img)
 	}

@@ -308,7 +308,7 @@ func (c *check) dropDangling(ctx context.Context, repo, tag string, d digest.Dig
 		if _, err := get(tx, bucketTags, key(repo, tag), &now); err != nil || now.Descriptor.Digest != d || has(tx, bucketManifests, key(repo, string(d))) {
 			return err
 		}
-		return removeTag(tx, repo, tag, gen)
+		return c.layout.untag(tx, repo, tag, gen)
 	}})
 	return err == nil, err
 }

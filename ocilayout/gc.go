@@ -91,7 +91,9 @@ func (l *Layout) GC(ctx context.Context, opts *berth.GCOptions) (berth.GCReport,
 	var release func()
 	c.start, release = l.recent.collect()
 	defer release()
-	err = c.run(ctx)
+	if err = c.run(ctx); err == nil && !c.opts.DryRun {
+		err = l.journal.collected(ctx, c.report)
+	}
 	return c.report, err
 }
 

@@ -19,7 +19,8 @@ import (
 
 // The buckets of the index. A key is its parts joined by a zero byte, which no part may hold and
 // which sorts before all that they hold: so the entries of one repository lie together, in byte
-// order, and what is known of one digest lies together too, on a page or two of the file.
+// order, and what is known of one digest lies together too, on a page or two of the file. While there is a
+// log of events, there is bucketEvents too.
 var (
 	bucketMeta      = []byte("meta")      // word                            → value
 	bucketTags      = []byte("tags")      // repository, tag                 → tagRecord

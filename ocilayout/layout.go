@@ -44,6 +44,12 @@
 // not found, and before it is replaced; it is replaced by an exchange of names, and what comes out is
 // looked at once more. A program that removes blobs, or exchanges the directories they are in, needs
 // [Layout.Checkout].
+//
+// # Events
+//
+// Once somebody has watched a layout ([Layout.Watch]), each change is written to a log in the index by the
+// transaction that makes it, so the log has what was answered, and no more than what has happened. A consumer
+// goes on where it was, over restarts and kills; where that cannot be, it is told to look at everything anew.
 package ocilayout
 
 import (
@@ -97,7 +103,7 @@ const maxHashers = 16
 const DefaultGrace = 10 * time.Minute
 
 // Layout is an open layout directory that this process owns. It implements [berth.Registry],
-// [berth.Flusher], [berth.Collector], [berth.Checker] and [berth.Checkouter].
+// [berth.Flusher], [berth.Collector], [berth.Checker], [berth.Checkouter] and [berth.Watcher].
 type Layout struct {
 	dir       *durable.Dir
 	db        *database
@@ -108,6 +114,7 @@ type Layout struct {
 	writer    *writer
 	unflushed *unflushed
 	publisher *publisher
+	journal   *journal
 	recent    *recent
 	cache     *cache
 	uses      uses
@@ -164,6 +171,7 @@ func newLayout(opts *Options) *Layout {
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
+	l.journal = newJournal(l)
 	l.power.Store(opts.Durability == Power)
 	l.uploads.live = map[string]*uploadState{}
 	return l
@@ -223,6 +231,9 @@ func (l *Layout) start(ctx context.Context) error {
 		}
 		// A full disk must not keep anybody from reading, or from making room.
 		l.log.Error("index.json is behind", "err", err)
+	}
+	if err := l.journal.load(ctx); err != nil {
+		return err
 	}
 	l.publisher.wake()
 	l.publisher.begin()

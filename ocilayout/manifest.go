@@ -218,7 +218,8 @@ func (p *push) storeFile(desc v1.Descriptor, content []byte) error {
 }
 
 func (p *push) write(tx *bolt.Tx, gen uint64) error {
-	if err := enter(tx, p.repo.name, member{p.desc, p.entry.Document, p.signed}); err != nil {
+	m := member{p.desc, p.entry.Document, p.signed}
+	if err := enter(tx, p.repo.name, m); err != nil {
 		return err
 	}
 	for _, tag := range p.opts.Tags {
@@ -226,6 +227,7 @@ func (p *push) write(tx *bolt.Tx, gen uint64) error {
 			return err
 		}
 	}
+	p.repo.layout.journal.stored(p.repo.name, m, p.opts.Tags)
 	return nil
 }
 
@@ -234,6 +236,15 @@ type member struct {
 	desc   v1.Descriptor
 	doc    *manifest.Document
 	signed *v1.Descriptor // the file to serve, where desc is not of that
+}
+
+// served is the descriptor under which clients know the manifest.
+func (m member) served() v1.Descriptor {
+	desc := m.desc
+	if m.signed != nil {
+		desc.MediaType, desc.Size = m.signed.MediaType, m.signed.Size
+	}
+	return desc
 }
 
 // enter makes a manifest a member of a repository, with all that leads to it and from it.
@@ -300,7 +311,7 @@ func (r *repository) DeleteManifest(ctx context.Context, d digest.Digest) error 
 			return err
 		},
 		write: func(tx *bolt.Tx, gen uint64) error {
-			return leave(tx, r.name, d, &rec, gen)
+			return r.layout.expel(tx, r.name, d, &rec, gen)
 		},
 	})
 }
@@ -349,6 +360,6 @@ func (r *repository) Untag(ctx context.Context, tag string, opts *berth.UntagOpt
 			}
 			return checkTag(tx, r.name, tag, &berth.PushOptions{IfMatch: opts.IfMatch})
 		},
-		write: func(tx *bolt.Tx, gen uint64) error { return removeTag(tx, r.name, tag, gen) },
+		write: func(tx *bolt.Tx, gen uint64) error { return r.layout.untag(tx, r.name, tag, gen) },
 	})
 }

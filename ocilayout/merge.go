@@ -134,6 +134,14 @@ func (o *outside) key() []byte {
 	return key(o.repo, o.tag)
 }
 
+// tags are those that are pointed at the manifest: the one, or none.
+func (o *outside) tags() []string {
+	if o.tag == "" {
+		return nil
+	}
+	return []string{o.tag}
+}
+
 // is reports whether the index says the same of the tag.
 func (o *outside) is(recorded v1.Descriptor) bool {
 	return recorded.Digest == o.desc.Digest && maps.Equal(recorded.Annotations, o.desc.Annotations)
@@ -340,13 +348,9 @@ func (m *merger) writeEntry(tx *bolt.Tx, entry *outside, gen uint64) error {
 		now.Descriptor.Annotations = entry.desc.Annotations
 		return put(tx, bucketTags, entry.key(), now)
 	}
-	for _, n := range entry.nodes {
-		if err := m.layout.enterOutside(tx, entry.repo, n); err != nil {
-			return err
-		}
-	}
-	if entry.tag == "" {
-		return nil
+	came, err := m.enterAll(tx, entry)
+	if err != nil || entry.tag == "" {
+		return err
 	}
 	var held manifestRecord
 	if _, err := get(tx, bucketManifests, key(entry.repo, string(entry.desc.Digest)), &held); err != nil {
@@ -358,7 +362,30 @@ func (m *merger) writeEntry(tx *bolt.Tx, entry *outside, gen uint64) error {
 	if m.fresh {
 		next.Generation = entry.moved
 	}
-	return setTag(tx, entry.repo, entry.tag, next)
+	if err := setTag(tx, entry.repo, entry.tag, next); err != nil || came {
+		return err
+	}
+	return m.layout.journal.moved(tx, entry.repo, entry.desc.Digest, entry.tag)
+}
+
+// enterAll makes an entry's manifest, and all below it, members of its repository. It reports whether the
+// manifest itself was none.
+func (m *merger) enterAll(tx *bolt.Tx, entry *outside) (came bool, err error) {
+	for _, n := range entry.nodes {
+		isNew, err := m.layout.enterOutside(tx, entry.repo, n)
+		if err != nil {
+			return false, err
+		}
+		if !isNew {
+			continue
+		}
+		var tags []string
+		if n.desc.Digest == entry.desc.Digest {
+			came, tags = true, entry.tags()
+		}
+		m.layout.journal.stored(entry.repo, n.member, tags)
+	}
+	return came, nil
 }
 
 // follows decides for one entry whether the file's word counts. It returns where the tag points now, or
@@ -381,29 +408,30 @@ func (m *merger) counts(moved uint64, before past, to digest.Digest) bool {
 	return moved <= m.base || before.changes(m.base, to)
 }
 
-// enterOutside makes a manifest and its blobs members of a repository. The blobs are not believed
-// before they are hashed, and whoever wrote the files may not have flushed them.
-func (l *Layout) enterOutside(tx *bolt.Tx, repo string, n node) error {
+// enterOutside makes a manifest and its blobs members of a repository, and reports whether the manifest was
+// none. The blobs are not believed before they are hashed, and whoever wrote the files may not have flushed
+// them.
+func (l *Layout) enterOutside(tx *bolt.Tx, repo string, n node) (isNew bool, err error) {
 	l.unflushed.add(blobPath(n.desc.Digest), n.desc.Size)
 	for _, blob := range n.blobs {
 		l.unflushed.add(blobPath(blob.Digest), blob.Size)
 		if !has(tx, bucketBlobs, key(string(blob.Digest))) {
 			rec := blobRecord{Size: blob.Size, Unverified: true}
 			if err := put(tx, bucketBlobs, key(string(blob.Digest)), rec); err != nil {
-				return err
+				return false, err
 			}
 		}
 		if err := addMember(tx, repo, blob.Digest); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if has(tx, bucketManifests, key(repo, string(n.desc.Digest))) {
-		return nil
+		return false, nil
 	}
 	if n.signed != nil {
 		l.unflushed.add(blobPath(n.signed.Digest), n.signed.Size)
 	}
-	return enter(tx, repo, n.member)
+	return true, enter(tx, repo, n.member)
 }
 
 // removeUnlisted ends the tags that the other program had before it, and left out. A manifest that
@@ -454,7 +482,8 @@ func (m *merger) endTags(tx *bolt.Tx, keys [][]byte, gen uint64) error {
 		if !found || !m.counts(now.Generation, now.Past, "") || isLost(tx, now.Descriptor.Digest) {
 			continue
 		}
-		if err := dropTag(tx, firstPart(k), lastPart(k)); err != nil {
+		err = errors.Join(m.layout.journal.untagged(tx, firstPart(k), lastPart(k)), dropTag(tx, firstPart(k), lastPart(k)))
+		if err != nil {
 			return err
 		}
 		gone := goneRecord{gen, time.Now().Unix(), now.Past.with(place{now.Generation, now.Descriptor.Digest})}

@@ -40,6 +40,7 @@ func TestALayoutDoesAsTheModel(t *testing.T) {
 		rt.Repeat(h.actions(&done))
 		h.compareAll(rt)
 		h.compareFile(rt)
+		h.follow(rt)
 	})
 }
 
@@ -71,6 +72,8 @@ type history struct {
 	foreign map[string]int
 	// past is where tags pointed before other programs moved them, one after the other.
 	past map[string][]pointed
+	// consumer follows the events; nil in a history that nobody watches.
+	consumer *consumer
 }
 
 // copied is index.json as another tool read it at some time.
@@ -86,6 +89,7 @@ func newHistory(t *rapid.T) *history {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	t.Cleanup(func() { h.layout.Close() })
 	h.open(t)
+	h.attach(t)
 	return h
 }
 
@@ -104,7 +108,7 @@ func (h *history) actions(done *int) map[string]func(*rapid.T) {
 		"resolve": h.resolve, "fetch": h.fetch, "untag": h.untag, "delete manifest": h.deleteManifest,
 		"list tags": h.listTags, "list repositories": h.listRepositories, "list referrers": h.listReferrers,
 		"restart": h.restart, "flush": h.compareFile, "read index.json": h.readFile, "edit index.json": h.editFile,
-		"compare all": h.compareAll,
+		"compare all": h.compareAll, "follow": h.follow,
 	}
 	for name, action := range actions {
 		actions[name] = func(t *rapid.T) {

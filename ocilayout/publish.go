@@ -131,6 +131,7 @@ func (p *publisher) watch() {
 	if p.layout.uses.crowded() {
 		p.layout.writeUses(context.Background())
 	}
+	p.layout.journal.tend(context.Background())
 	if p.layout.sweepDue() {
 		p.layout.sweepIngest(false)
 	}
@@ -278,14 +279,14 @@ func (p *publisher) first(ctx context.Context) error {
 }
 
 // settleIn gives a layout that was copied an id of its own: from now on the generations of the two are not
-// the same.
+// the same, and neither are the numbers of events.
 func (p *publisher) settleIn(ctx context.Context) error {
 	found, here := p.layout.epoch.found, p.layout.epoch.here
 	if found.Mode == "" || found.Device == here.Device && found.Inode == here.Inode {
 		return nil
 	}
 	return p.layout.writer.commitAlways(ctx, change{write: func(tx *bolt.Tx, _ uint64) error {
-		return tx.Bucket(bucketMeta).Put(metaLayout, []byte(rand.Text()))
+		return errors.Join(p.layout.journal.forget(tx), tx.Bucket(bucketMeta).Put(metaLayout, []byte(rand.Text())))
 	}})
 }
 

@@ -146,7 +146,7 @@ func (c *collection) endOne(tx *bolt.Tx, e ending, gen uint64) (bool, error) {
 		if err != nil || now.Generation != e.tag.rec.Generation || now.Descriptor.Digest != e.Digest {
 			return false, err
 		}
-		return true, removeTag(tx, e.Repository, e.Tag, gen)
+		return true, c.layout.untag(tx, e.Repository, e.Tag, gen)
 	}
 	var now manifestRecord
 	found, err := get(tx, bucketManifests, key(e.Repository, string(e.Digest)), &now)
@@ -156,7 +156,7 @@ func (c *collection) endOne(tx *bolt.Tx, e ending, gen uint64) (bool, error) {
 	if now.Subject != "" && has(tx, bucketManifests, key(e.Repository, string(now.Subject))) {
 		return false, nil
 	}
-	return true, leave(tx, e.Repository, e.Digest, &now, gen)
+	return true, c.layout.expel(tx, e.Repository, e.Digest, &now, gen)
 }
 
 // readGraph reads what a repository holds.

@@ -166,10 +166,13 @@ func (w *writer) commitGroup(group []*job) {
 	err := w.prepare(group)
 	if err == nil {
 		err = w.layout.dir.Step(opCommit, indexPath, func() error {
-			return w.layout.db.Update(func(tx *bolt.Tx) error { return apply(tx, group) })
+			return w.layout.db.Update(func(tx *bolt.Tx) error { return w.apply(tx, group) })
 		})
 	}
 	w.layout.cache.outdate()
+	if err == nil {
+		w.layout.journal.publish(w.layout.journal.rec)
+	}
 	for _, j := range group {
 		if j.result == nil {
 			j.result = err
@@ -202,7 +205,10 @@ func (w *writer) prepare(group []*job) error {
 	return nil
 }
 
-func apply(tx *bolt.Tx, group []*job) error {
+func (w *writer) apply(tx *bolt.Tx, group []*job) error {
+	if err := w.layout.journal.begin(tx); err != nil {
+		return err
+	}
 	gen := generation(tx) + 1
 	shown := false
 	for _, j := range group {
@@ -217,8 +223,8 @@ func apply(tx *bolt.Tx, group []*job) error {
 		}
 		shown = shown || !j.hidden
 	}
-	if !shown {
-		return nil
+	if err := w.layout.journal.write(tx); err != nil || !shown {
+		return err
 	}
 	return setGeneration(tx, max(gen, generation(tx)))
 }

@@ -13,11 +13,12 @@ type EventKind int
 // The kinds of event.
 const (
 	Pushed  EventKind = iota + 1 // a manifest was stored, or stored again
-	Pulled                       // a manifest was sent
+	Pulled                       // a manifest is about to be sent
 	Deleted                      // a manifest, or a tag, was removed
 )
 
-// Event is what a client did to a manifest, after it was done.
+// Event is what a client did to a manifest, after it was done; of one that is pulled, before any of its bytes
+// are sent: so no client has bytes whose event a crash has kept from being told.
 type Event struct {
 	Kind       EventKind
 	Repository string

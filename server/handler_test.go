@@ -3,7 +3,9 @@ package server_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -211,6 +213,33 @@ func (cachedRepository) DeleteManifest(context.Context, digest.Digest) error {
 func (cachedRepository) Untag(context.Context, string, *berth.UntagOptions) error {
 	return berth.ErrUnsupported
 }
+
+// A pull is told before any of its bytes are sent, and also where they do not arrive.
+func TestAPullIsToldBeforeItIsAnswered(t *testing.T) {
+	var w *httptest.ResponseRecorder
+	sent := -1
+	f := serve(t, &server.Options{Notify: func(e server.Event) {
+		if e.Kind == server.Pulled {
+			sent = w.Body.Len()
+		}
+	}})
+	f.image("app/hello", "v1", ociImage)
+	w = httptest.NewRecorder()
+	f.handler.ServeHTTP(w, httptest.NewRequest("GET", "http://localhost:5000/v2/app/hello/manifests/v1", nil))
+	if sent != 0 || w.Body.Len() == 0 {
+		t.Errorf("when it was told, %d bytes of %d were sent", sent, w.Body.Len())
+	}
+	sent = -1
+	f.handler.ServeHTTP(broken{w}, httptest.NewRequest("GET", "http://localhost:5000/v2/app/hello/manifests/v1", nil))
+	if sent < 0 {
+		t.Error("a pull that broke off was not told")
+	}
+}
+
+// broken is an answer whose client has gone.
+type broken struct{ http.ResponseWriter }
+
+func (broken) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
 // Every push, pull and delete is an event; a push names its tags and all that has to be brought along.
 func TestEvents(t *testing.T) {

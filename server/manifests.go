@@ -66,10 +66,10 @@ func (c *call) sendManifest(m berth.Manifest, desc v1.Descriptor) error {
 			return err
 		}
 	}
-	if err = c.send(m.Raw); err == nil && c.opts.Notify != nil {
+	if c.opts.Notify != nil {
 		c.notify(Event{Kind: Pulled, Descriptor: m.Descriptor, Tags: c.pulledTag()})
 	}
-	return c.quiet(err)
+	return c.quiet(c.send(m.Raw))
 }
 
 // beginAnswer waits for its turn to send something of a size from memory.

@@ -65,8 +65,8 @@ type Options struct {
 	// AccessLog gets one record of each request. Nil: nobody.
 	AccessLog *slog.Logger
 	// Notify is called with each event, by the goroutine that serves the request, after its answer is
-	// written; so it should not take long. It may be called at once from several goroutines. Nil: nobody
-	// wants to know.
+	// written, and of a pull before: the client waits for that, and may go away and get nothing. So it should
+	// not take long. It may be called at once from several goroutines. Nil: nobody wants to know.
 	Notify func(Event)
 	// Logger is told about failures that are not the client's. Nil: nobody.
 	Logger *slog.Logger
