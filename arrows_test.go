@@ -37,7 +37,7 @@ var rooms = map[string][]string{
 	"sdk/sync":                  {".", "manifest", "internal/durable", "sdk/remote"},
 	"sdk":                       {".", "manifest", "manifest/schema1", "host", "plugin", "sdk/pin", "sdk/remote", "sdk/remote/auth", "sdk/source", "sdk/sync"},
 	"sdk/embedded":              {".", "host", "internal/control", "ocilayout", "plugin", "server"},
-	"cmd/berth":                 {".", "host", "manifest", "sdk", "sdk/embedded", "sdk/pin", "sdk/remote", "sdk/source", "sdk/sync", "server"},
+	"cmd/berth":                 {".", "host", "manifest", "plugin", "sdk", "sdk/embedded", "sdk/pin", "sdk/remote", "sdk/source", "sdk/sync", "server"},
 	"examples/quickstart":       {"sdk", "sdk/pin", "sdk/source"},
 	"examples/quickstart/hello": {},
 }

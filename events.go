@@ -44,6 +44,15 @@ type Watcher interface {
 	Watch(ctx context.Context, opts *WatchOptions) iter.Seq2[Event, error]
 }
 
+// PullNoter is a registry whose events tell of pulls, which it does not see by itself: looking at a manifest is
+// none. Who serves the registry to clients says so.
+type PullNoter interface {
+	// Pulled notes that a client is about to get a manifest by a tag, or by its digest where the tag is empty. When
+	// it returns, the event is as durable as an answer, if anybody watches for pulls; else it does nothing, and
+	// costs nothing.
+	Pulled(ctx context.Context, repository string, desc v1.Descriptor, tag string) error
+}
+
 // WatchOptions say what is watched. Nil is the zero value: what happens from now on, without pulls.
 type WatchOptions struct {
 	// After is the Position of the last event that was seen. Zero: what happens from the bookmark on that

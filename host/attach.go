@@ -24,16 +24,26 @@ type Owner struct {
 	connection *plugin.Connection
 }
 
-// Attach finds the process that owns a layout, whether that is a plugin, a program that has berth in
-// it, or berth serve. It must be of the same user, or this one root's.
-//
-// Errors: ErrNotRunning if nobody answers who owns this very directory.
-func Attach(ctx context.Context, layout string) (*Owner, error) {
+// errSilent is an owner that was stopped, or is far too busy.
+var errSilent = fmt.Errorf("who owns it has not answered for %v: end that process, or wait for it", helloTimeout)
+
+// dial connects to the process that owns a layout.
+func dial(ctx context.Context, layout string) (*plugin.Connection, error) {
 	conn, err := control.Dial(ctx, layout)
 	if err != nil {
 		return nil, err
 	}
-	connection, err := plugin.Connect(conn)
+	return plugin.Connect(conn)
+}
+
+// Attach finds the process that owns a layout, whether that is a plugin, a program that has berth in
+// it, or berth serve. It must be of the same user, or this one root's. It takes no lease: a plugin that is shared
+// may end when it has answered what it was asked.
+//
+// Errors: ErrNotRunning if nobody answers who owns this very directory; berth.ErrDenied where it is another
+// user's.
+func Attach(ctx context.Context, layout string) (*Owner, error) {
+	connection, err := dial(ctx, layout)
 	if err != nil {
 		return nil, err
 	}
@@ -52,26 +62,45 @@ func (o *Owner) greet(ctx context.Context, layout string) (err error) {
 	o.info, err = o.Hello(limited)
 	switch {
 	case err == nil:
-		return o.recognise(layout)
+		return recognise(layout, o.info)
 	case errors.Is(err, plugin.ErrGone):
 		return fmt.Errorf("%w: %w", ErrNotRunning, err)
 	case limited.Err() != nil && ctx.Err() == nil:
-		return fmt.Errorf("%w: who owns it does not answer", ErrNotRunning)
+		return errSilent
 	}
 	return err
 }
 
 // recognise refuses the owner of another directory: the socket came here with a copy of that.
-func (o *Owner) recognise(layout string) error {
+func recognise(layout string, info plugin.Info) error {
 	device, inode, err := control.Identify(layout)
-	if err == nil && (device != o.info.Device || inode != o.info.Inode) {
-		err = fmt.Errorf("%w: %s there leads to process %d, which serves %s", ErrNotRunning, control.SocketFile, o.info.PID, o.info.Layout)
+	if err == nil && (device != info.Device || inode != info.Inode) {
+		err = fmt.Errorf("%w: what is in %s there leads to process %d, which serves %s", ErrNotRunning, control.Dir, info.PID, info.Layout)
 	}
 	return err
 }
 
 // Info is who the owner is.
 func (o *Owner) Info() plugin.Info { return o.info }
+
+// AwaitEnd waits until the owner has let its layout go.
+func (o *Owner) AwaitEnd(ctx context.Context) error { return awaitEnd(ctx, o.info) }
+
+// awaitEnd waits until a process owns its layout no more.
+func awaitEnd(ctx context.Context, who plugin.Info) error {
+	look := time.NewTicker(firstPause)
+	defer look.Stop()
+	for {
+		if holder, err := control.Owner(who.Layout); err != nil || holder.PID != who.PID {
+			return err
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
 
 // Close ends the connection, and what is under way on it: a collection, a check or a checkout.
 func (o *Owner) Close() error { return o.connection.Close() }

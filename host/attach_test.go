@@ -15,14 +15,6 @@ import (
 	"github.com/berthoci/berth/plugin"
 )
 
-// owner is a controller that answers for a directory.
-type owner struct {
-	fakePlugin
-	info plugin.Info
-}
-
-func (o owner) Hello(context.Context) (plugin.Info, error) { return o.info, nil }
-
 // layoutAt is an empty layout directory whose path leaves room for a socket's name.
 func layoutAt(t *testing.T) string {
 	t.Helper()
@@ -44,12 +36,11 @@ func own(t *testing.T, dir string) (f *fake, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f = &fake{}
-	info := plugin.Info{PID: 42, Layout: dir}
-	if info.Device, info.Inode, err = control.Identify(dir); err != nil {
+	f = &fake{info: plugin.Info{PID: 42, Layout: dir}}
+	if f.info.Device, f.info.Inode, err = control.Identify(dir); err != nil {
 		t.Fatal(err)
 	}
-	server := plugin.ServeControl(listener, owner{fakePlugin{f}, info})
+	server := plugin.ServeControl(listener, fakePlugin{f})
 	stop = func() { server.Shutdown(context.Background()) }
 	t.Cleanup(stop)
 	return f, stop
@@ -74,7 +65,7 @@ func TestAttachFindsTheOwner(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if len(f.calls) != 2 {
+	if len(f.calls) != 4 { // hello and flush, twice
 		t.Errorf("it was asked %q", f.calls)
 	}
 	o, err := Attach(t.Context(), dir)
@@ -100,8 +91,10 @@ func TestAttachWhereNobodyIs(t *testing.T) {
 func TestAttachRefusesTheOwnerOfAnotherDirectory(t *testing.T) {
 	dir, copied := layoutAt(t), layoutAt(t)
 	own(t, dir)
-	if err := os.Symlink(filepath.Join(dir, control.SocketFile), filepath.Join(copied, control.SocketFile)); err != nil {
-		t.Fatal(err)
+	for _, file := range []string{control.SocketFile, control.EndpointFile} {
+		if err := os.Link(filepath.Join(dir, file), filepath.Join(copied, file)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	_, err := Attach(t.Context(), copied)
 	if !errors.Is(err, ErrNotRunning) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "42") {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"time"
@@ -12,14 +11,16 @@ import (
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
 	"github.com/hashicorp/go-plugin/runner"
+	"github.com/opencontainers/go-digest"
 
+	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/plugin"
 )
 
 const (
 	// startTimeout bounds the time from exec to handshake.
 	startTimeout = 30 * time.Second
-	// endTimeout is how long a plugin may take to flush and end before it is killed.
+	// endTimeout is how long a private plugin may take to flush and end before it is killed.
 	endTimeout = 15 * time.Second
 )
 
@@ -28,10 +29,41 @@ func Binary(name string) Launcher {
 	return binary{find: func() (string, error) { return findBinary(name) }}
 }
 
+// VerifiedBinary is Binary for a file that has a digest, and no other: it is read whole before each start. Who can
+// replace the file between that and the start is not kept from it.
+func VerifiedBinary(name string, content digest.Digest) Launcher {
+	return binary{find: func() (string, error) {
+		path, err := findBinary(name)
+		if err == nil {
+			err = verify(path, content)
+		}
+		return path, err
+	}}
+}
+
 // Self starts the running program's own binary once more. Its main function must begin by calling
 // Main of package sdk/embedded, which notices and does not return. A program that forgets that gets an
 // error, rather than children without end.
 func Self() Launcher { return binary{find: ownBinary} }
+
+func verify(path string, want digest.Digest) error {
+	if err := want.Validate(); err != nil {
+		return fmt.Errorf("berth binary %s: digest %q to compare with: %w", path, want, err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	got, err := want.Algorithm().FromReader(f)
+	if err != nil {
+		return fmt.Errorf("berth binary %s: %w", path, err)
+	}
+	if got != want {
+		return fmt.Errorf("berth binary %s: %w: its content is %s, and should be %s; install the one that is meant, or correct the digest", path, berth.ErrDigestInvalid, got, want)
+	}
+	return nil
+}
 
 func ownBinary() (string, error) {
 	if plugin.Requested() {
@@ -50,38 +82,27 @@ func findBinary(name string) (string, error) {
 
 type binary struct{ find func() (string, error) }
 
-func (b binary) Launch(ctx context.Context, cfg plugin.Config, log *slog.Logger) (Plugin, error) {
+func (b binary) Launch(ctx context.Context, start Start) (_ Plugin, err error) {
+	if start.Lock != nil {
+		defer start.Lock.Close() // the plugin has it too, or is gone
+	}
 	path, err := b.find()
 	if err != nil {
 		return nil, err
 	}
-	p := &process{}
-	if p.runner, err = newRunner(path); err != nil {
+	p := &process{private: start.Key != ""}
+	if p.runner, err = newRunner(path, p.private); err != nil {
 		return nil, err
 	}
-	if p.scratch, err = makeScratch(); err != nil {
-		return nil, err
+	if start.Lock != nil {
+		start.StartLock = bequeath(p.runner.cmd, start.Lock)
 	}
-	cfg.Scratch = p.scratch
-	config, err := cfg.Environ()
-	if err != nil {
-		return nil, err
-	}
-	p.client = goplugin.NewClient(&goplugin.ClientConfig{
-		HandshakeConfig:  plugin.Handshake(),
-		VersionedPlugins: plugin.Plugins(),
-		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
-		Logger:           plugin.HostLogger(log),
-		StartTimeout:     startTimeout,
-		SkipHostEnv:      true,
-		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: p.scratch},
-		RunnerFunc: func(_ hclog.Logger, spec *exec.Cmd, _ string) (runner.Runner, error) {
-			p.runner.cmd.Env = append(environ(), append(spec.Env, config)...)
-			return p.runner, nil
-		},
-	})
-	if err := p.start(ctx); err != nil {
+	if err := p.start(ctx, start); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if p.Connection, err = dial(ctx, start.Layout); err != nil {
+		p.abandon()
+		return nil, err
 	}
 	return p, nil
 }
@@ -98,32 +119,32 @@ func environ() []string {
 	return kept
 }
 
-// process is a plugin in a process of its own.
+// process is a plugin in a process of its own. One goroutine waits for that process as long as it runs: who
+// started it has to, also if others use it still.
 type process struct {
-	plugin.Controller
+	*plugin.Connection
+	private bool
 	client  *goplugin.Client
 	runner  *cmdRunner
-	scratch string
 }
 
-// Hello also removes the scratch directory: a connection that stands does not need its socket's name.
-func (p *process) Hello(ctx context.Context) (plugin.Info, error) {
-	info, err := p.Controller.Hello(ctx)
-	if err == nil {
-		err = os.RemoveAll(p.scratch)
+// start starts the process and waits until it takes calls. go-plugin's handshake does not know contexts: one that
+// ends kills the process.
+func (p *process) start(ctx context.Context, start Start) error {
+	scratch, err := makeScratch()
+	if err != nil {
+		return err
 	}
-	return info, err
-}
-
-// start runs the handshake. go-plugin's does not know contexts: one that ends kills the process.
-func (p *process) start(ctx context.Context) error {
+	defer os.RemoveAll(scratch) // nobody needs the name of go-plugin's socket after the handshake
+	start.Scratch = scratch
+	if err := p.prepare(start); err != nil {
+		return err
+	}
 	result := make(chan error, 1)
 	go func() {
-		var err error
-		p.Controller, err = plugin.Dispense(p.client)
+		_, err := p.client.Start()
 		result <- err
 	}()
-	var err error
 	select {
 	case err = <-result:
 	case <-ctx.Done():
@@ -134,23 +155,56 @@ func (p *process) start(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	p.client.Kill()
-	os.RemoveAll(p.scratch)
+	p.abandon()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	return p.runner.explain(err)
 }
 
-// Close waits for the plugin's end, which the end of the last lease has begun.
+// prepare sets up go-plugin for the launch and the handshake.
+func (p *process) prepare(start Start) error {
+	config, err := start.Environ()
+	if err != nil {
+		return err
+	}
+	p.client = goplugin.NewClient(&goplugin.ClientConfig{
+		HandshakeConfig:  plugin.Handshake(),
+		VersionedPlugins: plugin.Plugins(),
+		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
+		Logger:           plugin.HostLogger(start.Logger),
+		StartTimeout:     startTimeout,
+		SkipHostEnv:      true,
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: start.Scratch},
+		RunnerFunc: func(_ hclog.Logger, spec *exec.Cmd, _ string) (runner.Runner, error) {
+			p.runner.cmd.Env = append(environ(), append(spec.Env, config)...)
+			return p.runner, nil
+		},
+	})
+	return nil
+}
+
+// abandon ends a process by force that is nobody else's.
+func (p *process) abandon() {
+	p.runner.hangUp()
+	p.runner.Kill(context.Background())
+	if p.runner.ID() != "" {
+		<-p.runner.ended
+	}
+}
+
+// Close leaves a shared plugin to its other hosts, and to itself. It waits for the end of a private one, which
+// the end of its lease has begun. go-plugin's own Kill would ask at a socket that is gone.
 func (p *process) Close() error {
+	err := p.Connection.Close()
+	if !p.private {
+		return err
+	}
 	p.runner.hangUp()
 	select {
 	case <-p.runner.ended:
 	case <-time.After(endTimeout):
-		// go-plugin would ask it to end, and wait for an answer first.
-		p.runner.Kill(context.Background())
+		p.abandon()
 	}
-	p.client.Kill()
-	return errors.Join(p.runner.exitError(), os.RemoveAll(p.scratch))
+	return errors.Join(err, p.runner.exitError())
 }

@@ -4,13 +4,21 @@
 //	defer session.Close()
 //	session.Endpoint().Address // serves the OCI distribution API
 //
-// A [Launcher] is where the plugin comes from: a berth binary, the program's own binary started once
-// more, or no other process at all. What follows is the same for all of them: say hello, take a
-// lease, and have an address opened.
+// A layout has one plugin, and all programs that want the layout share it. [Open] asks whoever answers at the
+// layout's control socket for a lease; where nobody does, it takes the layout's start.lock, looks once more, and
+// starts a plugin, while others wait for that. A lease is a stream, which the kernel closes when its host dies:
+// so a plugin knows whom it serves, and ends by itself when it has been idle for a while. Nobody is ever killed
+// by a number.
 //
-// A plugin that was started by [Open] is private: it serves this session and ends with it, whether
-// the session is closed or the process is killed. Two things tell it that its host is gone, each on
-// its own: the lease's stream breaks, and its standard input, a pipe that the host holds, ends.
+// A [Launcher] is where the plugin comes from: a berth binary, the program's own binary started once
+// more, or no other process at all. What follows is the same for all of them.
+//
+// A plugin that has crashed, or was ended, is replaced: by the first session that needs it, for all of them. The
+// session's address and token stay what they were, if nobody has taken the address meanwhile.
+//
+// A private plugin, see [Options], serves one session and ends with it, whether that is closed or its process is
+// killed. Two things tell it that its host is gone, each on its own: the lease's stream breaks, and its
+// standard input, a pipe that the host holds, ends.
 //
 // [Attach] starts nothing: it talks to whatever process owns a layout, for work on the layout as a
 // whole.
@@ -18,26 +26,37 @@ package host
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"path/filepath"
+	"os"
+	"time"
 
 	"github.com/berthoci/berth/plugin"
 )
 
 // Launcher starts a plugin.
 type Launcher interface {
-	// Launch starts a plugin that serves cfg.Layout. The context bounds the start alone.
-	Launch(ctx context.Context, cfg plugin.Config, log *slog.Logger) (Plugin, error)
+	// Launch starts a plugin, which takes calls when Launch returns. The context bounds the start alone.
+	//
+	// Errors: berth.ErrLayoutInUse, berth.ErrLayoutInvalid; plugin.ErrIncompatible.
+	Launch(ctx context.Context, start Start) (Plugin, error)
 }
 
-// Plugin is a plugin that was started.
+// Start is what is to be started.
+type Start struct {
+	plugin.Config
+	// Lock is the layout's start.lock, which the launcher takes over: it is held until the plugin takes calls
+	// or has failed to. Nil: none.
+	Lock *os.File
+	// Logger is told what the plugin logs before its first lease.
+	Logger *slog.Logger
+}
+
+// Plugin is a plugin that a session talks to.
 type Plugin interface {
 	plugin.Controller
 
-	// Close waits until the plugin, which no lease holds any more, has ended, and ends it by force
-	// if that takes too long.
+	// Close lets the plugin go, when the session has no lease any more. A private one has ended when it
+	// returns: by force, if it takes too long.
 	Close() error
 }
 
@@ -47,77 +66,17 @@ type Options struct {
 	Layout string
 	// Launcher starts the plugin. It must be set.
 	Launcher Launcher
+	// Private wants a plugin for this session alone.
+	Private bool
 	// Listen says how the session's address serves the layout.
 	Listen plugin.ListenOptions
-	// Durability is what the registry's answers promise: "process" or "power". Empty: "process".
+	// Durability is what the registry's answers promise at least: "process" or "power". Empty: "process".
 	Durability string
+	// IdleTimeout is how long a plugin that is shared stays when its last session is closed, at least. Zero:
+	// plugin.DefaultIdleTimeout. Negative: it ends at once.
+	IdleTimeout time.Duration
 	// Logger is told what the plugin logs. Nil: nobody.
 	Logger *slog.Logger
-}
-
-// Session is a plugin that this program holds.
-type Session struct {
-	plugin   Plugin
-	lease    plugin.Lease
-	info     plugin.Info
-	endpoint plugin.Endpoint
-}
-
-// Open starts a plugin for a layout. When it returns, the plugin answers at the session's endpoint.
-//
-// Errors: berth.ErrLayoutInUse if another process owns the layout, berth.ErrLayoutInvalid if the
-// directory is none; whatever keeps the plugin from starting, with the binary's name.
-func Open(ctx context.Context, opts Options) (_ *Session, err error) {
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
-	layout, err := filepath.Abs(opts.Layout)
-	if err != nil {
-		return nil, err
-	}
-	cfg := plugin.Config{Layout: layout, Private: true, Durability: opts.Durability, Debug: opts.Logger.Enabled(ctx, slog.LevelDebug)}
-	s := &Session{}
-	if s.plugin, err = opts.Launcher.Launch(ctx, cfg, opts.Logger); err != nil {
-		return nil, fmt.Errorf("start a registry for %s: %w", layout, err)
-	}
-	if err := s.join(ctx, opts.Listen); err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	return s, nil
-}
-
-// join greets the plugin, takes a lease and has an address opened.
-func (s *Session) join(ctx context.Context, opts plugin.ListenOptions) (err error) {
-	if s.info, err = s.plugin.Hello(ctx); err != nil {
-		return err
-	}
-	if s.lease, err = s.plugin.Lease(ctx); err != nil {
-		return fmt.Errorf("lease: %w", err)
-	}
-	if s.endpoint, err = s.lease.Listen(ctx, opts); err != nil {
-		return fmt.Errorf("listen: %w", err)
-	}
-	return nil
-}
-
-// Endpoint is where the session's registry is served.
-func (s *Session) Endpoint() plugin.Endpoint { return s.endpoint }
-
-// Info is who the plugin is.
-func (s *Session) Info() plugin.Info { return s.info }
-
-// Flush brings the layout's index.json up to date with all that was answered before.
-func (s *Session) Flush(ctx context.Context) error { return s.plugin.Flush(ctx) }
-
-// Done is closed when the plugin is gone, whatever the reason.
-func (s *Session) Done() <-chan struct{} { return s.lease.Done() }
-
-// Close gives the lease back and waits until the plugin has ended. What was answered is in the
-// layout then, index.json included.
-func (s *Session) Close() error {
-	var err error
-	if s.lease != nil {
-		err = s.lease.Close()
-	}
-	return errors.Join(err, s.plugin.Close())
+	// AccessLog gets one record of each request to the session's address. Nil: nobody.
+	AccessLog *slog.Logger
 }

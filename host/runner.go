@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,19 +10,27 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
+
+	"github.com/berthoci/berth/plugin"
 )
 
-// maxFirstWords bounds what is kept of a plugin's standard error.
-const maxFirstWords = 2 << 10
+const (
+	// maxFirstWords bounds what is kept of a plugin's standard error, in bytes.
+	maxFirstWords = 2 << 10
+	// lastWords is how long the reason of a plugin that has ended may take to come through.
+	lastWords = time.Second
+)
 
-// cmdRunner runs a plugin for go-plugin: with an environment of its own, in a process group of its
-// own, so that Ctrl-C in the terminal is the host's to answer, and with a pipe as standard input
-// that ends when the host does.
+// cmdRunner runs a plugin for go-plugin: with an environment of its own and away from the host's terminal, so
+// that Ctrl-C there is the host's to answer. A private plugin has a pipe as standard input, which ends when the
+// host does; a shared one has none, and holds no directory but the layout.
 type cmdRunner struct {
 	cmd    *exec.Cmd
 	stdout io.ReadCloser
 	stderr io.ReadCloser
-	stdin  io.Closer
+	stdin  io.Closer     // nil: there is none
+	said   chan struct{} // closed when standard error has ended
 	ended  chan struct{}
 	once   sync.Once
 
@@ -33,12 +40,16 @@ type cmdRunner struct {
 	err    error
 }
 
-func newRunner(path string) (*cmdRunner, error) {
-	r := &cmdRunner{cmd: exec.Command(path), ended: make(chan struct{})}
-	r.cmd.SysProcAttr = ownGroup()
+func newRunner(path string, private bool) (*cmdRunner, error) {
+	r := &cmdRunner{cmd: exec.Command(path), said: make(chan struct{}), ended: make(chan struct{})}
 	var err error
-	if r.stdin, err = r.cmd.StdinPipe(); err != nil {
-		return nil, err
+	if private {
+		r.cmd.SysProcAttr = ownGroup()
+		if r.stdin, err = r.cmd.StdinPipe(); err != nil {
+			return nil, err
+		}
+	} else {
+		r.cmd.SysProcAttr, r.cmd.Dir = detached()
 	}
 	if r.stdout, err = r.cmd.StdoutPipe(); err != nil {
 		return nil, err
@@ -47,51 +58,56 @@ func newRunner(path string) (*cmdRunner, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.stderr = struct {
-		io.Reader
-		io.Closer
-	}{io.TeeReader(stderr, (*firstWords)(r)), stderr}
+	r.stderr = &firstWords{ReadCloser: stderr, runner: r}
 	return r, nil
 }
 
 // firstWords keeps the beginning of what a plugin says on standard error, where its reasons are.
-type firstWords cmdRunner
+type firstWords struct {
+	io.ReadCloser
+	runner *cmdRunner
+	over   sync.Once
+}
 
-func (l *firstWords) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.words = append(l.words, p[:min(len(p), maxFirstWords-len(l.words))]...)
-	return len(p), nil
+func (w *firstWords) Read(p []byte) (int, error) {
+	n, err := w.ReadCloser.Read(p)
+	r := w.runner
+	r.mu.Lock()
+	r.words = append(r.words, p[:min(n, maxFirstWords-len(r.words))]...)
+	r.mu.Unlock()
+	if err != nil {
+		w.over.Do(func() { close(r.said) })
+	}
+	return n, err
 }
 
 // explain says in one line why a binary did not become a plugin.
 func (r *cmdRunner) explain(err error) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.cmd.Process == nil {
+	if r.ID() == "" {
 		return err
 	}
+	select {
+	case <-r.said: // all of it
+	case <-time.After(lastWords):
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	line, _, _ := strings.Cut(strings.TrimSpace(string(r.words)), "\n")
 	if line == "" {
 		return errors.New("did not start as a plugin: is it a berth binary, or one whose main calls embedded.Main?")
 	}
-	return fmt.Errorf("did not start as a plugin: %s", sentence(line))
-}
-
-// sentence makes a line that a plugin logged one for people; another program's line is one already.
-func sentence(line string) string {
-	var entry struct {
-		Message string `json:"@message"`
-		Error   string `json:"error"`
+	if reason := plugin.StartError(line); reason != nil {
+		return reason
 	}
-	if json.Unmarshal([]byte(line), &entry) != nil || entry.Message == "" {
-		return line
-	}
-	return entry.Message + ": " + entry.Error
+	return fmt.Errorf("did not start as a plugin: %s", line)
 }
 
 // hangUp ends the plugin's standard input.
-func (r *cmdRunner) hangUp() { r.stdin.Close() }
+func (r *cmdRunner) hangUp() {
+	if r.stdin != nil {
+		r.stdin.Close()
+	}
+}
 
 // exitError tells whether the plugin ended well. Before its end it is nil.
 func (r *cmdRunner) exitError() error {

@@ -22,12 +22,118 @@ func each[From, To any](list []From, convert func(From) To) []To {
 // text makes a string one that protobuf takes: an error may quote a path, which need not be UTF-8.
 func text[S ~string](s S) string { return strings.ToValidUTF8(string(s), "\uFFFD") }
 
+// nanoseconds is a duration that came over the wire.
+func nanoseconds(n int64) time.Duration { return time.Duration(n) }
+
+// instant is nanoseconds since 1970, or zero for the zero time.
+func instant(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func instantFrom(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns).UTC()
+}
+
 func infoToProto(i Info) *controlpb.HelloResponse {
-	return &controlpb.HelloResponse{Version: i.Version, Layout: []byte(i.Layout), Pid: int64(i.PID), Device: i.Device, Inode: i.Inode}
+	return &controlpb.HelloResponse{Version: i.Version, Protocols: i.Protocols.toProto(), Layout: []byte(i.Layout), Pid: int64(i.PID), Device: i.Device, Inode: i.Inode}
 }
 
 func infoFromProto(p *controlpb.HelloResponse) Info {
-	return Info{Version: p.GetVersion(), Layout: string(p.GetLayout()), PID: int(p.GetPid()), Device: p.GetDevice(), Inode: p.GetInode()}
+	return Info{Version: p.GetVersion(), Protocols: protocolsFromProto(p.GetProtocols()), Layout: string(p.GetLayout()), PID: int(p.GetPid()), Device: p.GetDevice(), Inode: p.GetInode()}
+}
+
+func endpointToProto(e Endpoint) *controlpb.ListenResponse {
+	return &controlpb.ListenResponse{Address: e.Address, Token: e.Token, Socket: []byte(e.Socket)}
+}
+
+func endpointFromProto(p *controlpb.ListenResponse) Endpoint {
+	return Endpoint{Address: p.GetAddress(), Token: p.GetToken(), Socket: string(p.GetSocket())}
+}
+
+func listenOptionsToProto(o *ListenOptions) *controlpb.ListenRequest {
+	return &controlpb.ListenRequest{
+		Address:      []byte(o.Address),
+		Token:        o.Token,
+		Socket:       o.Socket,
+		ReadOnly:     o.ReadOnly,
+		AllowMissing: o.AllowMissing,
+		Hosts:        each(o.Hosts, text[string]),
+		AllowClasses: each(o.AllowClasses, text[string]),
+		DenyClasses:  each(o.DenyClasses, text[string]),
+		MaxRequests:  int64(o.MaxRequests),
+		MaxUploads:   int64(o.MaxUploads),
+		MinChunk:     o.MinChunk,
+		CertFile:     []byte(o.CertFile),
+		KeyFile:      []byte(o.KeyFile),
+		Passwords:    o.Passwords,
+		Rules:        o.Rules,
+	}
+}
+
+func listenOptionsFromProto(p *controlpb.ListenRequest) ListenOptions {
+	return ListenOptions{
+		Address:      string(p.GetAddress()),
+		Token:        p.GetToken(),
+		Socket:       p.GetSocket(),
+		ReadOnly:     p.GetReadOnly(),
+		AllowMissing: p.GetAllowMissing(),
+		Hosts:        p.GetHosts(),
+		AllowClasses: p.GetAllowClasses(),
+		DenyClasses:  p.GetDenyClasses(),
+		MaxRequests:  int(p.GetMaxRequests()),
+		MaxUploads:   int(p.GetMaxUploads()),
+		MinChunk:     p.GetMinChunk(),
+		CertFile:     string(p.GetCertFile()),
+		KeyFile:      string(p.GetKeyFile()),
+		Passwords:    p.GetPasswords(),
+		Rules:        p.GetRules(),
+	}
+}
+
+func statusToProto(s Status) *controlpb.StatusResponse {
+	return &controlpb.StatusResponse{
+		Info:          infoToProto(s.Info),
+		StartedNs:     instant(s.Started),
+		Kind:          s.Kind,
+		Durability:    s.Durability,
+		Ending:        s.Ending,
+		IdleTimeoutNs: int64(s.IdleTimeout),
+		Leases: each(s.Leases, func(l LeaseStatus) *controlpb.LeaseStatus {
+			return &controlpb.LeaseStatus{Pid: int64(l.PID), Command: []byte(l.Command), Version: text(l.Version), SinceNs: instant(l.Since), Addresses: each(l.Addresses, endpointToProto)}
+		}),
+		Repositories: int64(s.Repositories),
+		Tags:         int64(s.Tags),
+		Manifests:    int64(s.Manifests),
+		Blobs:        int64(s.Blobs),
+		Bytes:        s.Bytes,
+	}
+}
+
+func statusFromProto(p *controlpb.StatusResponse) Status {
+	return Status{
+		Info:        infoFromProto(p.GetInfo()),
+		Started:     instantFrom(p.GetStartedNs()),
+		Kind:        p.GetKind(),
+		Durability:  p.GetDurability(),
+		Ending:      p.GetEnding(),
+		IdleTimeout: nanoseconds(p.GetIdleTimeoutNs()),
+		Leases: each(p.GetLeases(), func(l *controlpb.LeaseStatus) LeaseStatus {
+			return LeaseStatus{Holder{int(l.GetPid()), string(l.GetCommand()), l.GetVersion()}, instantFrom(l.GetSinceNs()), each(l.GetAddresses(), endpointFromProto)}
+		}),
+		Usage: berth.Usage{
+			Repositories: int(p.GetRepositories()),
+			Tags:         int(p.GetTags()),
+			Manifests:    int(p.GetManifests()),
+			Blobs:        int(p.GetBlobs()),
+			Bytes:        p.GetBytes(),
+		},
+	}
 }
 
 func gcOptionsToProto(o *berth.GCOptions) *controlpb.GCRequest {
@@ -48,8 +154,8 @@ func gcOptionsToProto(o *berth.GCOptions) *controlpb.GCRequest {
 func gcOptionsFromProto(p *controlpb.GCRequest) *berth.GCOptions {
 	return &berth.GCOptions{
 		DryRun:        p.GetDryRun(),
-		Grace:         time.Duration(p.GetGraceNs()),
-		UntaggedAfter: time.Duration(p.GetUntaggedAfterNs()),
+		Grace:         nanoseconds(p.GetGraceNs()),
+		UntaggedAfter: nanoseconds(p.GetUntaggedAfterNs()),
 		MaxBytes:      p.GetMaxBytes(),
 		Keep: each(p.GetKeep(), func(r *controlpb.KeepRule) berth.KeepRule {
 			return berth.KeepRule{Repositories: r.GetRepositories(), Newest: int(r.GetNewest())}

@@ -2,7 +2,6 @@ package plugin
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -19,7 +18,7 @@ import (
 type stub struct {
 	controlpb.UnimplementedControlServer
 	controller Controller
-	ending     chan struct{} // closed when checkouts are to end
+	ending     chan struct{} // closed when what lasts is to end
 
 	mu     sync.Mutex // guards the fields below
 	leases map[string]Lease
@@ -37,55 +36,19 @@ func (s *stub) Hello(ctx context.Context, _ *controlpb.HelloRequest) (*controlpb
 	return infoToProto(info), nil
 }
 
-// Lease holds the lease for as long as the stream is open.
-func (s *stub) Lease(_ *controlpb.LeaseRequest, stream grpc.ServerStreamingServer[controlpb.LeaseEvent]) error {
-	lease, err := s.controller.Lease(stream.Context())
-	if err != nil {
-		return toStatus(err)
-	}
-	defer lease.Close()
-	id := s.enter(lease)
-	defer s.leave(id)
-	if err := stream.Send(&controlpb.LeaseEvent{LeaseId: id}); err != nil {
-		return err
-	}
-	select {
-	case <-stream.Context().Done():
-	case <-lease.Done():
-	}
-	return nil
-}
-
-func (s *stub) enter(lease Lease) string {
-	id := rand.Text()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.leases[id] = lease
-	return id
-}
-
-func (s *stub) leave(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.leases, id)
-}
-
-func (s *stub) Listen(ctx context.Context, req *controlpb.ListenRequest) (*controlpb.ListenResponse, error) {
-	s.mu.Lock()
-	lease := s.leases[req.GetLeaseId()]
-	s.mu.Unlock()
-	if lease == nil {
-		return nil, status.Error(codes.NotFound, "no such lease")
-	}
-	endpoint, err := lease.Listen(ctx, ListenOptions{
-		Anonymous:    req.GetAnonymous(),
-		ReadOnly:     req.GetReadOnly(),
-		AllowMissing: req.GetAllowMissing(),
-	})
+func (s *stub) Status(ctx context.Context, _ *controlpb.StatusRequest) (*controlpb.StatusResponse, error) {
+	st, err := s.controller.Status(ctx)
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	return &controlpb.ListenResponse{Address: endpoint.Address, Token: endpoint.Token}, nil
+	return statusToProto(st), nil
+}
+
+func (s *stub) Drain(ctx context.Context, _ *controlpb.DrainRequest) (*controlpb.DrainResponse, error) {
+	if err := s.controller.Drain(ctx); err != nil {
+		return nil, toStatus(err)
+	}
+	return &controlpb.DrainResponse{}, nil
 }
 
 func (s *stub) Flush(ctx context.Context, _ *controlpb.FlushRequest) (*controlpb.FlushResponse, error) {
@@ -115,69 +78,27 @@ func (c *client) Flush(ctx context.Context) error {
 	return fromStatus(ctx, err)
 }
 
-func (c *client) Lease(ctx context.Context) (Lease, error) {
-	held, end := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, end)
-	stream, err := c.control.Lease(held, &controlpb.LeaseRequest{})
+func (c *client) Status(ctx context.Context) (Status, error) {
+	resp, err := c.control.Status(ctx, &controlpb.StatusRequest{})
 	if err != nil {
-		end()
-		return nil, fromStatus(ctx, err)
+		return Status{}, fromStatus(ctx, err)
 	}
-	first, err := stream.Recv()
-	if !stop() && err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
-		end()
-		return nil, fromStatus(ctx, err)
-	}
-	l := &clientLease{client: c, id: first.GetLeaseId(), end: end, done: make(chan struct{})}
-	go l.watch(stream)
-	return l, nil
+	return statusFromProto(resp), nil
 }
 
-// clientLease is a lease as its host holds it.
-type clientLease struct {
-	client *client
-	id     string
-	end    context.CancelFunc
-	done   chan struct{}
-}
-
-// watch returns when the stream ends: at the latest when Close cancels it.
-func (l *clientLease) watch(stream grpc.ServerStreamingClient[controlpb.LeaseEvent]) {
-	defer close(l.done)
-	defer l.end()
-	for {
-		if _, err := stream.Recv(); err != nil {
-			return
-		}
-	}
-}
-
-func (l *clientLease) Listen(ctx context.Context, opts ListenOptions) (Endpoint, error) {
-	resp, err := l.client.control.Listen(ctx, &controlpb.ListenRequest{
-		LeaseId:      l.id,
-		Anonymous:    opts.Anonymous,
-		ReadOnly:     opts.ReadOnly,
-		AllowMissing: opts.AllowMissing,
-	})
-	if err != nil {
-		return Endpoint{}, fromStatus(ctx, err)
-	}
-	return Endpoint{Address: resp.GetAddress(), Token: resp.GetToken()}, nil
-}
-
-func (l *clientLease) Done() <-chan struct{} { return l.done }
-
-func (l *clientLease) Close() error {
-	l.end()
-	<-l.done
-	return nil
+func (c *client) Drain(ctx context.Context) error {
+	_, err := c.control.Drain(ctx, &controlpb.DrainRequest{})
+	return fromStatus(ctx, err)
 }
 
 // toStatus carries an error's code along with its text.
 func toStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	if st, ok := status.FromError(err); ok { // the stream's own
+		return st.Err()
+	}
 	code := berth.Code(err)
 	if code == "" {
 		return status.FromContextError(err).Err()

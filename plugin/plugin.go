@@ -1,153 +1,212 @@
-// Package plugin is the control plane between a host and the process that serves a layout: Go types
+// Package plugin is the control plane between hosts and the process that serves a layout: Go types
 // in, Go types out, gRPC between them, and go-plugin for the launch and the handshake.
 //
-// The plugin's side implements [Controller] and hands it to [Serve]; the host's side gets a
-// Controller from [Dispense]. What crosses is control only. Blobs travel over HTTP, at the address
-// that [Lease.Listen] returns.
-//
-// Others than the host that started a plugin reach it at a socket, if they may: [ServeControl] answers
-// there, and [Connect] asks.
+// Who serves a layout implements [Controller] and answers with [ServeControl] at the layout's control
+// socket; a host gets a Controller there from [Connect]. What crosses is control only. Blobs travel over
+// HTTP, at the address that a [Lease] opens.
 //
 // Errors cross as the contract's: errors.Is(err, berth.ErrLayoutInUse) holds in the host although
 // the error was raised in the plugin.
 //
-// # Handshake
+// # Launch
 //
-// go-plugin starts the binary with a cookie in its environment, and the version numbers that the
-// host speaks; the plugin answers with the one it chose and with the address of its socket. Which
-// layout to serve is in [ConfigVariable]. There is one version so far, [ProtocolVersion].
+// go-plugin starts the binary with a cookie in its environment and the versions that the host speaks, and
+// waits for one line, which the plugin writes with [Announce] when it answers at the control socket. Which
+// layout to serve is in [ConfigVariable]. A plugin that cannot serve it says why in a record of its log,
+// which [StartError] reads, and ends. From then on the host that started the plugin is like all others:
+// go-plugin's own socket, which also leads to its broker, its stdio and its shutdown, is used by nobody.
+//
+// # Versions
+//
+// Each end speaks a range of [Protocols] and tells the other which. Two that have none in common say so,
+// both versions named, wherever they meet: at the launch and at the control socket.
 package plugin
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"os"
-
-	goplugin "github.com/hashicorp/go-plugin"
+	"log/slog"
+	"time"
 
 	"github.com/berthoci/berth"
 )
 
-// ProtocolVersion is the version of the control plane that this package speaks.
-const ProtocolVersion = 1
-
-// ConfigVariable is the environment variable that tells a plugin process what to serve: a [Config]
-// as JSON.
-const ConfigVariable = "BERTH_PLUGIN_CONFIG"
-
-// The cookie is no secret: it keeps a person from starting a plugin by hand and wondering.
-const (
-	cookieKey   = "BERTH_PLUGIN"
-	cookieValue = "b3b0a0f6-5d0a-4f4b-9b59-6b1a8f1f7d55"
+// The errors of a plugin that a host may branch on.
+var (
+	// ErrEnding: the registry takes no more leases and calls, and will be gone soon.
+	ErrEnding error = &berth.Error{Code: "REGISTRY_ENDING", Message: "the registry is ending"}
+	// ErrIncompatible: host and plugin have no version of the control plane in common.
+	ErrIncompatible error = &berth.Error{Code: "VERSION_UNSUPPORTED", Message: "versions do not go together"}
+	// ErrAddressInUse: another program listens at the address that a lease asks for.
+	ErrAddressInUse error = &berth.Error{Code: "ADDRESS_IN_USE", Message: "address already in use"}
 )
 
-// controllerName is what the plugin dispenses.
-const controllerName = "controller"
-
-// Handshake is what host and plugin must agree on before a version is negotiated.
-func Handshake() goplugin.HandshakeConfig {
-	return goplugin.HandshakeConfig{MagicCookieKey: cookieKey, MagicCookieValue: cookieValue}
-}
-
-// Requested reports whether this process was started to be a plugin.
-func Requested() bool { return os.Getenv(cookieKey) == cookieValue }
-
-// Config tells a plugin process what to serve.
-type Config struct {
-	// Layout is the layout directory, absolute.
-	Layout string
-	// Private ends the plugin with the host that started it: when its last lease ends, or when its
-	// standard input does, which the host holds open.
-	Private bool
-	// Scratch is a directory that host and plugin meet in; whoever ends last removes it.
-	Scratch string
-	// Durability is what the answers of the registry promise: "process" or "power". Empty: "process".
-	Durability string
-	// Debug logs more.
-	Debug bool
-}
-
-// wireConfig is a Config as JSON. Paths are bytes: not all of them are UTF-8.
-type wireConfig struct {
-	Layout     []byte `json:"layout"`
-	Private    bool   `json:"private"`
-	Scratch    []byte `json:"scratch,omitempty"`
-	Durability string `json:"durability,omitempty"`
-	Debug      bool   `json:"debug,omitempty"`
-}
-
-// Environ is the configuration as an environment variable.
-func (c Config) Environ() (string, error) {
-	data, err := json.Marshal(wireConfig{[]byte(c.Layout), c.Private, []byte(c.Scratch), c.Durability, c.Debug})
-	return ConfigVariable + "=" + string(data), err
-}
-
-// ConfigFromEnviron reads what the host asked for.
-func ConfigFromEnviron() (Config, error) {
-	var w wireConfig
-	if err := json.Unmarshal([]byte(os.Getenv(ConfigVariable)), &w); err != nil || len(w.Layout) == 0 {
-		return Config{}, fmt.Errorf("environment variable %s does not name a layout", ConfigVariable)
-	}
-	return Config{string(w.Layout), w.Private, string(w.Scratch), w.Durability, w.Debug}, nil
-}
-
-// Controller is what a host may ask of a plugin, and what others may ask of the owner of a layout. Its
-// methods may run at once. Only a lease keeps a plugin running: a plugin that ends waits a while for
-// what it was asked to do, and ends checkouts.
+// Controller is what a host may ask of the process that serves a layout. Its methods may run at once. A
+// plugin runs for as long as somebody holds a lease or waits for an answer, and some time longer; one that
+// ends waits a while for what it was asked to do, and ends checkouts.
+//
+// Errors: ErrGone where the process has ended meanwhile, or before; ErrEnding where it is about to.
 type Controller interface {
-	// Hello tells who the plugin is. It fails if the plugin could not open its layout.
-	//
-	// Errors: berth.ErrLayoutInUse, berth.ErrLayoutInvalid.
+	// Hello tells who the plugin is. It is understood between all versions.
 	Hello(ctx context.Context) (Info, error)
 
 	// Lease keeps the plugin running until the lease is closed, or the host dies. The context
 	// bounds the call, not the lease.
-	Lease(ctx context.Context) (Lease, error)
+	//
+	// Errors: ErrIncompatible; ErrEnding; berth.ErrLayoutInUse where the plugin is another host's own; those
+	// of [Lease.Listen].
+	Lease(ctx context.Context, opts LeaseOptions) (Lease, error)
+
+	// Hold is Lease for as long as a process of this machine runs. What is asked for in Listen is opened.
+	Hold(ctx context.Context, pid int, opts LeaseOptions) (Endpoint, error)
+
+	// Status tells how the plugin is.
+	Status(ctx context.Context) (Status, error)
+
+	// Drain begins the plugin's end: leases and addresses end when the requests that are under way have.
+	Drain(ctx context.Context) error
 
 	berth.Flusher
 	berth.Collector
 	berth.Checker
 	// Checkout lasts until its function is called, or the program ends that asked for it.
 	berth.Checkouter
+	berth.Watcher
 }
 
-// Lease is a host's claim on a plugin.
+// LeaseOptions say who takes a lease, and what for.
+type LeaseOptions struct {
+	Holder Holder
+	// Key is what a private plugin was started with, and takes leases for.
+	Key string
+	// IdleTimeout is how long the plugin should stay when nobody holds a lease any more; the longest that was
+	// asked for since it was last idle counts. Zero: what it was started with. Negative: no time.
+	IdleTimeout time.Duration
+	// Durability is what answers must promise at least: "process" or "power". A plugin's only rises. Empty:
+	// whatever it is.
+	Durability string
+	// Logger is told what the plugin logs while the lease lasts. Nil: nobody. A lease falls behind
+	// rather than keep the plugin waiting; what is left out then is counted.
+	Logger *slog.Logger
+	// AccessLog gets one record of each request to the addresses of this lease, as Logger does. Nil: nobody.
+	AccessLog *slog.Logger
+	// Listen opens an address at once. Nil: none.
+	Listen *ListenOptions
+}
+
+// Holder is who holds a lease, or a plugin: for people.
+type Holder struct {
+	PID int `json:"pid"`
+	// Command is the program's name, without its arguments.
+	Command string `json:"command,omitempty"`
+	// Version is that of its berth.
+	Version string `json:"version,omitempty"`
+}
+
+// Lease is a host's claim on a plugin. Its methods may run at once.
 type Lease interface {
-	// Listen opens an HTTP address that serves the layout as opts say, until the lease ends.
+	// Info is who the plugin is.
+	Info() Info
+
+	// Endpoint is the address that was opened with the lease.
+	Endpoint() Endpoint
+
+	// Listen opens one more address that serves the layout as opts say, until the lease ends.
+	//
+	// Errors: ErrAddressInUse; berth.ErrDenied for an address beyond the loopback interface without TLS and
+	// passwords; what is wrong with the options.
 	Listen(ctx context.Context, opts ListenOptions) (Endpoint, error)
+
+	// Ending is closed when the plugin has begun to end in good order, and so does the lease.
+	Ending() <-chan struct{}
 
 	// Done is closed when the lease has ended, by Close or because the plugin is gone.
 	Done() <-chan struct{}
 
-	// Close ends the lease, and all that was opened for it.
+	// Close closes all that was opened for the lease, when the requests that are under way have ended, and
+	// ends it. What was answered is on disk then, index.json included.
 	Close() error
 }
 
 // Info is who a plugin is.
 type Info struct {
-	Version string
+	Version   string    `json:"version"`
+	Protocols Protocols `json:"protocols"`
 	// Layout is the directory that it serves.
-	Layout string
-	PID    int
+	Layout string `json:"layout"`
+	PID    int    `json:"pid"`
 	// Device and Inode are the directory's. Zero where the system has none.
-	Device, Inode uint64
+	Device uint64 `json:"-"`
+	Inode  uint64 `json:"-"`
 }
 
 // ListenOptions say how the layout is served at an address.
 type ListenOptions struct {
-	// Anonymous lets anybody on this machine in. Otherwise the endpoint's token is needed.
-	Anonymous bool
+	// Address is HOST:PORT. Empty: a free port of the loopback interface. A host beyond that interface is
+	// served only with a certificate, and with Passwords or Rules. One that is a name is a name of the server.
+	Address string
+	// Token is what clients give as the password of any user, or as a bearer token. Empty, without Passwords
+	// and Rules: everybody on this machine is let in.
+	Token string
+	// Socket serves also at a Unix socket that only this user can reach, with the same token: letters and
+	// digits, for its name. Empty: at none.
+	Socket string
 	// ReadOnly refuses whatever would change the layout.
 	ReadOnly bool
 	// AllowMissing takes images and indexes whose children are missing.
 	AllowMissing bool
+	// Hosts are further names of the server, HOST[:PORT].
+	Hosts []string
+	// AllowClasses and DenyClasses are globs of what manifests may be pushed.
+	AllowClasses, DenyClasses []string
+	// MaxRequests and MaxUploads bound what is answered at once. Zero: the server's own bounds.
+	MaxRequests, MaxUploads int
+	// MinChunk is the smallest chunk, in bytes, that clients are asked to send. Zero: any.
+	MinChunk int64
+	// CertFile and KeyFile are a certificate and its key, as PEM; with them https is served, and nothing
+	// else. Absolute paths: the files are read again when they change.
+	CertFile, KeyFile string
+	// Passwords are lines as htpasswd -B writes them. Empty: there are no users.
+	Passwords []byte
+	// Rules say who may do what, as YAML; clients get tokens then. Empty: each user may do everything.
+	Rules []byte
 }
 
 // Endpoint is where a layout is served.
 type Endpoint struct {
-	// Address is HOST:PORT on the loopback interface. The scheme is http.
+	// Address is HOST:PORT.
 	Address string `json:"address"`
-	// Token is the password of any user, or a bearer token. Empty: everybody is let in.
+	// Token is the password of any user, or a bearer token. Empty: none is asked for.
 	Token string `json:"token,omitempty"`
+	// Socket is the path of the Unix socket, where one was asked for.
+	Socket string `json:"socket,omitempty"`
+}
+
+// The kinds of process that serve a layout.
+const (
+	KindPlugin  = "plugin"  // shared, started by its first host, and ends when it is idle
+	KindPrivate = "private" // one host's own
+	KindProgram = "program" // part of a program, like berth serve, and ends with it
+)
+
+// Status is how a plugin is.
+type Status struct {
+	Info
+	Kind    string    `json:"kind"`
+	Started time.Time `json:"started"`
+	// Durability is what answers promise.
+	Durability string `json:"durability"`
+	// Ending tells that it takes no more leases.
+	Ending bool `json:"ending,omitempty"`
+	// IdleTimeout is how long it stays without a lease.
+	IdleTimeout time.Duration `json:"idleTimeout"`
+	// Leases are in the order in which they were taken.
+	Leases []LeaseStatus `json:"leases"`
+	berth.Usage
+}
+
+// LeaseStatus is one lease. Its addresses are without their tokens.
+type LeaseStatus struct {
+	Holder
+	Since     time.Time  `json:"since"`
+	Addresses []Endpoint `json:"addresses,omitempty"`
 }

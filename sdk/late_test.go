@@ -2,7 +2,6 @@ package sdk_test
 
 import (
 	"context"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -30,35 +29,33 @@ type betweenPlugin struct {
 
 type betweenLease struct {
 	plugin.Lease
-	show  func(*http.Request)
 	proxy *httptest.Server
 }
 
-func (b between) Launch(ctx context.Context, cfg plugin.Config, log *slog.Logger) (host.Plugin, error) {
-	p, err := b.Launcher.Launch(ctx, cfg, log)
+func (b between) Launch(ctx context.Context, start host.Start) (host.Plugin, error) {
+	p, err := b.Launcher.Launch(ctx, start)
 	return betweenPlugin{p, b.show}, err
 }
 
-func (b betweenPlugin) Lease(ctx context.Context) (plugin.Lease, error) {
-	lease, err := b.Plugin.Lease(ctx)
-	return &betweenLease{Lease: lease, show: b.show}, err
-}
-
-// Listen puts a proxy before the address. What it has been sent arrives, whether its client waits for
+// Lease puts a proxy before the address. What it has been sent arrives, whether its client waits for
 // the answer or not.
-func (b *betweenLease) Listen(ctx context.Context, opts plugin.ListenOptions) (plugin.Endpoint, error) {
-	endpoint, err := b.Lease.Listen(ctx, opts)
+func (b betweenPlugin) Lease(ctx context.Context, opts plugin.LeaseOptions) (plugin.Lease, error) {
+	lease, err := b.Plugin.Lease(ctx, opts)
 	if err != nil {
-		return endpoint, err
+		return nil, err
 	}
-	target := &url.URL{Scheme: "http", Host: endpoint.Address}
+	target := &url.URL{Scheme: "http", Host: lease.Endpoint().Address}
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
-	b.proxy = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return &betweenLease{lease, httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b.show(r)
 		proxy.ServeHTTP(w, r.WithContext(context.WithoutCancel(r.Context())))
-	}))
-	endpoint.Address = b.proxy.Listener.Addr().String()
-	return endpoint, nil
+	}))}, nil
+}
+
+func (b *betweenLease) Endpoint() plugin.Endpoint {
+	at := b.Lease.Endpoint()
+	at.Address = b.proxy.Listener.Addr().String()
+	return at
 }
 
 func (b *betweenLease) Close() error {

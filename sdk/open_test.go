@@ -55,14 +55,35 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
-func TestOneLayoutIsOpenOnceAtATime(t *testing.T) {
+// All who open a layout share one registry, unless one of them wants it for itself.
+func TestALayoutIsShared(t *testing.T) {
 	dir := t.TempDir()
-	first, err := sdk.Open(t.Context(), &sdk.Options{Layout: dir, Launcher: embedded.InProcess()})
+	first := open(t, sdk.Options{Layout: dir})
+	second := open(t, sdk.Options{Layout: dir})
+	want := push(t, first, "one", "app:v1")
+	if got, err := second.Resolve(t.Context(), "app:v1"); err != nil || got.Digest != want.Digest {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if first.Endpoint().Host == second.Endpoint().Host || first.Endpoint().Password == second.Endpoint().Password {
+		t.Error("they have one address, or one password")
+	}
+	status, err := second.Status(t.Context())
+	if err != nil || len(status.Leases) != 2 || status.Tags != 1 {
+		t.Errorf("got %+v, %v", status, err)
+	}
+}
+
+func TestAPrivateLayoutIsOpenOnceAtATime(t *testing.T) {
+	dir := t.TempDir()
+	private := sdk.Options{Layout: dir, Launcher: embedded.InProcess(), Private: true}
+	first, err := sdk.Open(t.Context(), &private)
 	must(t, err)
-	_, err = sdk.Open(t.Context(), &sdk.Options{Layout: dir, Launcher: embedded.InProcess()})
-	wantErr(t, "a second Open", err, berth.ErrLayoutInUse)
+	for _, second := range []sdk.Options{private, {Layout: dir, Launcher: embedded.InProcess()}} {
+		_, err = sdk.Open(t.Context(), &second)
+		wantErr(t, "a second Open", err, berth.ErrLayoutInUse)
+	}
 	must(t, first.Close())
-	second, err := sdk.Open(t.Context(), &sdk.Options{Layout: dir, Launcher: embedded.InProcess()})
+	second, err := sdk.Open(t.Context(), &private)
 	must(t, err)
 	must(t, second.Close())
 }

@@ -12,10 +12,14 @@
 //
 // # Where the registry runs
 //
-// [Open] starts a process that serves the layout, and ends it with [Registry.Close] or with this
-// process, however it ends. What is started is decided by [Options.Launcher]: a berth binary that is
-// found on PATH, this program's own binary (host.Self, where main begins with embedded.Main), or no
-// process at all (embedded.InProcess). Only sdk/embedded links the store; this package does not.
+// One process serves a layout, and all who open it share that. [Open] joins it, or starts it; it ends by itself
+// when nobody has the layout open any more, however they ended, and a while has passed. What is started is decided
+// by [Options.Launcher]: a berth binary that is found on PATH, this program's own binary (host.Self, where main
+// begins with embedded.Main), or no process at all (embedded.InProcess). Only sdk/embedded links the store; this
+// package does not.
+//
+// Should that process crash, or be ended, another one takes its place: what was under way is repeated where it may
+// be, and what was acknowledged is there.
 //
 // # References
 //
@@ -29,13 +33,16 @@ package sdk
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -52,6 +59,10 @@ import (
 // LayoutVariable is the environment variable that names the layout where nothing else does.
 const LayoutVariable = "BERTH_LAYOUT"
 
+// IdleVariable is the environment variable that says how long what serves a layout stays when nobody has it open
+// any more, like "30s"; "0" is not at all.
+const IdleVariable = "BERTH_IDLE_TIMEOUT"
+
 // tokenUser is the user name that goes with a session's token. Any would do.
 const tokenUser = "berth"
 
@@ -59,8 +70,16 @@ const tokenUser = "berth"
 type Options struct {
 	// Layout is the layout directory. Empty: DefaultLayout.
 	Layout string
-	// Launcher starts what serves it. Nil: the binary "berth" on PATH.
+	// Launcher starts what serves it, where nobody does yet. Nil: the binary "berth" on PATH.
 	Launcher host.Launcher
+	// Private wants the layout for this registry alone. What serves it ends with Close, or with this process,
+	// however it ends.
+	Private bool
+	// IdleTimeout is how long what serves the layout stays when nobody has it open any more, at least. Zero:
+	// $BERTH_IDLE_TIMEOUT, else ten seconds. Negative: it ends at once.
+	IdleTimeout time.Duration
+	// Socket opens a Unix socket beside the address, where only this user gets in: see [Endpoint].
+	Socket bool
 	// Anonymous lets any program on this machine use the endpoint. Otherwise it needs the token.
 	Anonymous bool
 	// AllowMissing takes images and indexes whose children are missing.
@@ -85,43 +104,77 @@ type Registry struct {
 	*remote.Registry
 	*Images
 	session *host.Session
+	config  dockerConfig
 }
 
 // Open serves a layout, which is made if it is not there. When it returns, the registry answers.
 //
-// Errors: berth.ErrLayoutInUse, naming who has it; berth.ErrLayoutInvalid if the directory holds
-// something else.
+// Errors: berth.ErrLayoutInUse, naming who has it and does not share it; berth.ErrLayoutInvalid if the directory
+// holds something else; berth.ErrDenied if it is another user's; plugin.ErrIncompatible if what serves it already
+// is too old or too new.
 func Open(ctx context.Context, opts *Options) (*Registry, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
-	layout, err := layoutOr(opts.Layout)
+	hosting, err := opts.hosting()
 	if err != nil {
 		return nil, err
 	}
-	launcher := opts.Launcher
-	if launcher == nil {
-		launcher = host.Binary("berth")
-	}
-	session, err := host.Open(ctx, host.Options{
-		Layout:     layout,
-		Launcher:   launcher,
-		Listen:     plugin.ListenOptions{Anonymous: opts.Anonymous, AllowMissing: opts.AllowMissing},
-		Durability: opts.Durability,
-		Logger:     opts.Logger,
-	})
+	session, err := host.Open(ctx, hosting)
 	if err != nil {
 		return nil, err
 	}
-	address, token := session.Endpoint().Address, session.Endpoint().Token
+	address, token := session.Endpoint().Address, hosting.Listen.Token
 	registry, err := remote.New(address, &remote.Options{
 		Credentials: auth.Static(address, auth.Credential{Username: tokenUser, Password: token}),
 		Name:        "the layout's registry",
+		Transport:   newTransport(session),
 	})
 	if err != nil {
 		return nil, errors.Join(err, session.Close())
 	}
 	return &Registry{Registry: registry, Images: &Images{NewRemotes(opts), registry}, session: session}, nil
+}
+
+// hosting are the options for package host.
+func (o *Options) hosting() (h host.Options, err error) {
+	h = host.Options{Launcher: o.Launcher, Private: o.Private, IdleTimeout: o.IdleTimeout, Durability: o.Durability, Logger: o.Logger}
+	if h.Layout, err = layoutOr(o.Layout); err != nil {
+		return h, err
+	}
+	if h.Launcher == nil {
+		h.Launcher = host.Binary("berth")
+	}
+	if h.IdleTimeout == 0 {
+		if h.IdleTimeout, err = DefaultIdleTimeout(); err != nil {
+			return h, err
+		}
+	}
+	h.Listen.AllowMissing = o.AllowMissing
+	if !o.Anonymous {
+		h.Listen.Token = rand.Text()
+	}
+	if o.Socket {
+		h.Listen.Socket = rand.Text()
+	}
+	return h, nil
+}
+
+// DefaultIdleTimeout is the idle timeout that is meant where none is named, as host.Options has it:
+// $BERTH_IDLE_TIMEOUT, else zero.
+func DefaultIdleTimeout() (time.Duration, error) {
+	value := os.Getenv(IdleVariable)
+	if value == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(value)
+	switch {
+	case err != nil || d < 0:
+		return 0, fmt.Errorf("environment variable %s: %q is no duration, like 30s or 5m", IdleVariable, value)
+	case d == 0:
+		return -1, nil
+	}
+	return d, nil
 }
 
 func layoutOr(layout string) (string, error) {
@@ -158,34 +211,42 @@ func dataDir() (string, error) {
 	return filepath.Join(home, ".local", "share"), err
 }
 
-// Endpoint is where other programs find the registry.
-type Endpoint struct {
-	// Host is HOST:PORT. The scheme is http.
-	Host string `json:"host"`
-	// Username and Password are what the registry asks for. Empty: nothing.
-	Username string `json:"username,omitempty"`
-	Password string `json:"password,omitempty"`
-}
-
-// Endpoint tells where other programs find the registry, for as long as it is open.
-func (r *Registry) Endpoint() Endpoint {
-	e := r.session.Endpoint()
-	if e.Token == "" {
-		return Endpoint{Host: e.Address}
-	}
-	return Endpoint{Host: e.Address, Username: tokenUser, Password: e.Token}
-}
-
 // Flush brings the layout's index.json up to date with all that was pushed before, for programs that
 // read the directory. It happens by itself, a moment after each change.
 func (r *Registry) Flush(ctx context.Context) error { return r.session.Flush(ctx) }
 
+// GC removes what no manifest leads to, and what the options' rules say: see [berth.Collector].
+func (r *Registry) GC(ctx context.Context, opts *berth.GCOptions) (berth.GCReport, error) {
+	return r.session.GC(ctx, opts)
+}
+
+// Fsck checks all that the layout holds: see [berth.Checker].
+func (r *Registry) Fsck(ctx context.Context, opts *berth.FsckOptions) (berth.FsckReport, error) {
+	return r.session.Fsck(ctx, opts)
+}
+
+// Checkout keeps the directory still until its function is called, for a program that changes it: see
+// [berth.Checkouter].
+func (r *Registry) Checkout(ctx context.Context) (done func(context.Context) error, err error) {
+	return r.session.Checkout(ctx)
+}
+
+// Status tells how what serves the layout is, and who has it open.
+func (r *Registry) Status(ctx context.Context) (plugin.Status, error) { return r.session.Status(ctx) }
+
+// Watch yields what happens to the layout, whoever does it, as [berth.Watcher] says. It goes on where the process
+// that serves the layout is replaced, and misses nothing: the sequence ends with an error, or with its consumer.
+func (r *Registry) Watch(ctx context.Context, opts *berth.WatchOptions) iter.Seq2[berth.Event, error] {
+	return r.session.Watch(ctx, opts)
+}
+
 // Close ends the registry. When it returns, the layout holds all that was pushed, index.json
-// included, and no process is left.
+// included, and nothing answers at the endpoint. What served it has ended if it was private, and ends by itself
+// otherwise.
 func (r *Registry) Close() error {
 	r.remotes.closeIdle()
 	r.CloseIdleConnections() // the server's end waits for connections that have asked nothing yet
-	return r.session.Close()
+	return errors.Join(r.session.Close(), r.config.remove())
 }
 
 // PushOptions say how a push goes. Nil is the zero value.
@@ -224,7 +285,11 @@ func (r *Registry) Push(ctx context.Context, from source.Source, ref string, opt
 		return Pushed{}, err
 	}
 	to := &rootKeeper{Target: sync.ToRepository(repo, tags, nil)}
-	stats, err := sync.Copy(ctx, from, to, root, opts.copyOptions())
+	var stats sync.Stats
+	err = r.steadily(ctx, func() (err error) {
+		stats, err = sync.Copy(ctx, from, to, root, opts.copyOptions())
+		return err
+	})
 	if err != nil {
 		return Pushed{}, fmt.Errorf("push %sto %s: %w", called(from), ref, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -69,6 +70,7 @@ func (c *call) sendManifest(m berth.Manifest, desc v1.Descriptor) error {
 	if c.opts.Notify != nil {
 		c.notify(Event{Kind: Pulled, Descriptor: m.Descriptor, Tags: c.pulledTag()})
 	}
+	c.notePull(m.Descriptor)
 	return c.quiet(c.send(m.Raw))
 }
 
@@ -90,6 +92,17 @@ func (c *call) pulledTag() []string {
 		return nil
 	}
 	return []string{c.req.Reference}
+}
+
+// notePull lets the registry's watchers know before any byte is sent: what a client has got was told.
+func (c *call) notePull(desc v1.Descriptor) {
+	if c.pulls == nil {
+		return
+	}
+	tag := strings.Join(c.pulledTag(), "") // one or none
+	if err := c.pulls.Pulled(c.r.Context(), c.req.Repository, desc, tag); err != nil {
+		c.opts.Logger.Warn("a pull is not among the events", "repository", c.req.Repository, "reference", c.req.Reference, "err", err)
+	}
 }
 
 func (c *call) manifestPut() error {

@@ -94,6 +94,7 @@ func New(registry berth.Registry, opts *Options) http.Handler {
 		h.opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	h.limiter = newLimiter(h.opts.Limits)
+	h.pulls, _ = registry.(berth.PullNoter)
 	return h
 }
 
@@ -102,6 +103,7 @@ type handler struct {
 	opts     Options
 	schema1  *schema1Maker
 	limiter  *limiter
+	pulls    berth.PullNoter // nil: the registry does not want to know
 	// known is the name by which the last request called this server. Most call it by the same.
 	known atomic.Pointer[knownName]
 }

@@ -42,7 +42,7 @@ grace: another program may be about to name it. Where no image is known at all, 
 				return usageError{errors.New("--untagged-after: want a duration above zero, like 24h")}
 			}
 			opts.UntaggedAfter = untagged.Duration
-			opts.Grace = graceOption(grace)
+			opts.Grace = grace.option()
 			work := embedded.MaintainOptions{Grace: grace.Duration}
 			return a.maintaining(cmd.Context(), work, func(m *embedded.Maintenance) error {
 				return a.collect(cmd.Context(), m, &opts, graceOf(grace))
@@ -56,14 +56,6 @@ grace: another program may be about to name it. Where no image is known at all, 
 	flags.Var(&untagged, "untagged-after", "end images that had no tag for this `DURATION`")
 	flags.Var((*sizeValue)(&opts.MaxBytes), "max-bytes", "end images, least recently used first, beyond this `SIZE`, like 10GiB or 500MB")
 	return cmd
-}
-
-// graceOption is what the registry is asked for: it takes zero for its own.
-func graceOption(grace durationValue) time.Duration {
-	if grace.given && grace.Duration == 0 {
-		return -1
-	}
-	return grace.Duration
 }
 
 func graceOf(grace durationValue) time.Duration {

@@ -27,6 +27,7 @@ func TestScripts(t *testing.T) {
 			"certificate": certificate,
 			"damage":      damage,
 			"digested":    digested,
+			"ends":        ends,
 			"exits":       exits,
 			"fails":       fails,
 			"get":         get,
@@ -46,12 +47,14 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// alone keeps a script away from what the user of this machine has, and gives it a layout.
+// alone keeps a script away from what the user of this machine has, and gives it a layout. Nothing serves that
+// longer than a command lasts.
 func alone(env *testscript.Env) error {
 	env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
 	env.Setenv("BERTH_LAYOUT", filepath.Join(env.WorkDir, "layout"))
 	env.Setenv("DOCKER_CONFIG", filepath.Join(env.WorkDir, "docker"))
 	env.Setenv("XDG_RUNTIME_DIR", filepath.Join(env.WorkDir, "run"))
+	env.Setenv("BERTH_IDLE_TIMEOUT", "0")
 	env.Setenv("GORACE", "atexit_sleep_ms=0") // or each program waits a second for late reports
 	if dir := os.Getenv("GOCOVERDIR"); dir != "" {
 		env.Setenv("GOCOVERDIR", dir)

@@ -76,11 +76,26 @@ func interrupt(ts *testscript.TestScript, neg bool, args []string) {
 	p := ts.Value(processes{}).(map[string]*running)[args[0]]
 	usage(ts, p == nil, "interrupt NAME, of a registry that was started")
 	ts.Check(p.cmd.Process.Signal(os.Interrupt))
+	p.awaitEnd(ts, args[1:]...)
+}
+
+// ends NAME
+//
+// A berth serve ends well without being interrupted, and has nothing to say.
+func ends(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) != 1, "ends NAME")
+	p := ts.Value(processes{}).(map[string]*running)[args[0]]
+	usage(ts, p == nil, "ends NAME, of a registry that was started")
+	p.awaitEnd(ts)
+}
+
+// awaitEnd waits for a good end; what it said matches, or is nothing.
+func (p *running) awaitEnd(ts *testscript.TestScript, says ...string) {
 	err := p.cmd.Wait()
 	p.ended = true
 	wanted := p.stderr.Len() == 0
-	if len(args) == 2 {
-		wanted = regexp.MustCompile(args[1]).Match(p.stderr.Bytes())
+	for _, one := range says {
+		wanted = regexp.MustCompile(one).Match(p.stderr.Bytes())
 	}
 	if err != nil || !wanted {
 		ts.Fatalf("it ended with %v and said %s", err, p.stderr.String())

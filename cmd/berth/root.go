@@ -25,7 +25,9 @@ type app struct {
 	json      bool
 	verbose   bool
 	plainHTTP []string
-	started   bool // a command's own work has begun: the command line was understood
+	// idleTimeout is how long what serves the layout stays after this command.
+	idleTimeout durationValue
+	started     bool // a command's own work has begun: the command line was understood
 }
 
 func (a *app) root() *cobra.Command {
@@ -46,7 +48,8 @@ func (a *app) root() *cobra.Command {
 	flags.BoolVar(&a.json, "json", false, "print data as JSON")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log what goes on")
 	flags.Var((*hostsValue)(&a.plainHTTP), "plain-http", "speak http to this remote `HOST[:PORT]`; may be repeated")
-	root.AddCommand(a.serve(), a.push(), a.pull(), a.ls(), a.resolve(), a.inspect(),
+	flags.Var(&a.idleTimeout, "idle-timeout", "how long what serves the layout stays when nobody uses it any more (default $"+sdk.IdleVariable+", else 10s)")
+	root.AddCommand(a.serve(), a.status(), a.stop(), a.endpoint(), a.push(), a.pull(), a.ls(), a.resolve(), a.inspect(),
 		a.tag(), a.rm(), a.referrers(), a.pin(), a.sync(), a.gc(), a.fsck(), a.checkout())
 	return root
 }
@@ -118,10 +121,11 @@ func (a *app) with(ctx context.Context, work func(*sdk.Registry) error) (err err
 
 func (a *app) options() *sdk.Options {
 	return &sdk.Options{
-		Layout:    a.layout,
-		Launcher:  host.Self(),
-		PlainHTTP: a.plainHTTP,
-		UserAgent: "berth/" + embedded.Version(),
-		Logger:    a.teller(),
+		Layout:      a.layout,
+		Launcher:    host.Self(),
+		IdleTimeout: a.idleTimeout.option(),
+		PlainHTTP:   a.plainHTTP,
+		UserAgent:   "berth/" + embedded.Version(),
+		Logger:      a.teller(),
 	}
 }

@@ -1,24 +1,27 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/berthoci/berth/plugin"
 	"github.com/berthoci/berth/sdk/embedded"
 	"github.com/berthoci/berth/server"
 )
 
 // serving is what berth serve was asked for.
 type serving struct {
-	opts       embedded.ServeOptions
+	listen     plugin.ListenOptions
 	durability choiceValue
 	passwords  string // file of
 	access     string // file of the rules
@@ -82,53 +85,52 @@ What is pushed outlives the process, however that ends, and a second later a pow
 }
 
 func (s *serving) flags(cmd *cobra.Command) {
-	opts, flags := &s.opts, cmd.Flags()
+	opts, flags := &s.listen, cmd.Flags()
 	opts.Address = "127.0.0.1:5000"
 	flags.Var((*addressValue)(&opts.Address), "addr", "listen at `HOST:PORT`; port 0 is any that is free")
-	flags.Var((*nameValue)(&opts.Server.Hosts), "host", "answer to this name too, `HOST[:PORT]`; may be repeated")
+	flags.Var((*nameValue)(&opts.Hosts), "host", "answer to this name too, `HOST[:PORT]`; may be repeated")
 	flags.Var((*textValue)(&opts.CertFile), "tls-cert", "serve https with the certificate in this PEM `FILE`, and those of its issuers behind it")
 	flags.Var((*textValue)(&opts.KeyFile), "tls-key", "and with the private key in this PEM `FILE`")
 	flags.Var((*textValue)(&s.passwords), "htpasswd", "ask for user and password, of this `FILE` as htpasswd -B -c FILE USER writes it")
 	flags.Var((*textValue)(&s.access), "access", "give tokens by the rules in this YAML `FILE`, to the users of --htpasswd and to who is anonymous")
-	flags.Var((*classValue)(&opts.Server.Policy.Allow), "allow-class", "take only manifests of this class, a `GLOB`; may be repeated")
-	flags.Var((*classValue)(&opts.Server.Policy.Deny), "deny-class", "take no manifests of this class, a `GLOB`; may be repeated")
+	flags.Var((*classValue)(&opts.AllowClasses), "allow-class", "take only manifests of this class, a `GLOB`; may be repeated")
+	flags.Var((*classValue)(&opts.DenyClasses), "deny-class", "take no manifests of this class, a `GLOB`; may be repeated")
 	flags.Var((*textValue)(&s.accessLog), "access-log", "write a line about each request to the end of this `FILE`; - is standard error")
-	flags.IntVar(&opts.Server.Limits.Requests, "max-requests", 0, "answer at most so many requests at once, and turn others away; 0 is 1024")
-	flags.IntVar(&opts.Server.Limits.Uploads, "max-uploads", 0, "take the bytes of at most so many blobs at once, others wait; 0 is 128")
-	flags.Var((*sizeValue)(&opts.Server.MinChunk), "min-chunk", "ask clients for chunks of at least this `SIZE`, like 16MiB")
+	flags.IntVar(&opts.MaxRequests, "max-requests", 0, "answer at most so many requests at once, and turn others away; 0 is 1024")
+	flags.IntVar(&opts.MaxUploads, "max-uploads", 0, "take the bytes of at most so many blobs at once, others wait; 0 is 128")
+	flags.Var((*sizeValue)(&opts.MinChunk), "min-chunk", "ask clients for chunks of at least this `SIZE`, like 16MiB")
 	flags.Var(&s.durability, "durability", "what an answer promises to outlive, `process|power`: the end of the process, or a power cut")
-	flags.BoolVar(&opts.Server.ReadOnly, "read-only", false, "refuse pushes and deletes")
-	flags.BoolVar(&opts.Server.AllowMissing, "allow-sparse", false, "take images and indexes whose children are missing")
+	flags.BoolVar(&opts.ReadOnly, "read-only", false, "refuse pushes and deletes")
+	flags.BoolVar(&opts.AllowMissing, "allow-sparse", false, "take images and indexes whose children are missing")
 }
 
 func (a *app) runServe(cmd *cobra.Command, s *serving) error {
-	s.opts.Logger = a.logger()
 	if err := s.fit(); err != nil {
 		return usageError{err}
 	}
 	if err := a.mayBeMade(); err != nil {
 		return err
 	}
-	err := s.authorize()
+	layout, err := a.layoutDir()
 	if err == nil {
-		s.opts.Layout, err = a.layoutDir()
+		err = s.authorize()
 	}
 	if err != nil {
 		return err
 	}
+	opts := embedded.ServeOptions{Layout: layout, Listen: s.listen, Durability: s.durability.chosen, Logger: a.logger()}
+	opts.Ready = func(at plugin.Endpoint) { a.ready(layout, s.scheme(), at.Address) }
 	if s.accessLog != "" {
 		out, err := a.logTo(s.accessLog)
 		if err != nil {
 			return fmt.Errorf("--access-log: %w", err)
 		}
 		defer out.Close()
-		s.opts.Server.AccessLog = a.lines(out)
+		opts.AccessLog = a.lines(out)
 	}
 	debug.SetMemoryLimit(memoryGoal())
-	s.opts.Durability = s.durability.chosen
 	defer allowGarbage()()
-	s.opts.Ready = func(address string) { a.ready(s.opts.Layout, s.scheme(), address) }
-	return embedded.Serve(cmd.Context(), s.opts)
+	return embedded.Serve(cmd.Context(), opts)
 }
 
 // memoryGoal is the memory, in bytes, near which a server collects garbage more often; $GOMEMLIMIT has the
@@ -161,43 +163,46 @@ func (a *app) lines(out io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(out, nil))
 }
 
-// fit says which flags do not go together.
+// fit says which flags do not go together, and makes paths good for another process.
 func (s *serving) fit() error {
-	if (s.opts.CertFile == "") != (s.opts.KeyFile == "") {
+	if (s.listen.CertFile == "") != (s.listen.KeyFile == "") {
 		return errors.New("--tls-cert and --tls-key go together: add the other one")
 	}
-	if s.opts.Server.Limits.Requests < 0 || s.opts.Server.Limits.Uploads < 0 {
+	if s.listen.MaxRequests < 0 || s.listen.MaxUploads < 0 {
 		return errors.New("--max-requests and --max-uploads are numbers from 1; 0 is the default")
 	}
-	guard := embedded.Guard{TLS: s.opts.CertFile != "", Auth: s.passwords != "" || s.access != ""}
-	if err := embedded.CheckAddress(s.opts.Address, guard); err != nil {
-		return fmt.Errorf("invalid argument %q for \"--addr\" flag: %w", s.opts.Address, err)
+	guard := embedded.Guard{TLS: s.listen.CertFile != "", Auth: s.passwords != "" || s.access != ""}
+	if err := embedded.CheckAddress(s.listen.Address, guard); err != nil {
+		return fmt.Errorf("invalid argument %q for \"--addr\" flag: %w", s.listen.Address, err)
+	}
+	for _, name := range []*string{&s.listen.CertFile, &s.listen.KeyFile} {
+		if *name == "" {
+			continue
+		}
+		var err error
+		if *name, err = filepath.Abs(*name); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 // authorize reads who may do what.
-func (s *serving) authorize() error {
+func (s *serving) authorize() (err error) {
 	var users *server.Passwords
 	if s.passwords != "" {
-		var err error
-		if users, err = fromFile("--htpasswd", s.passwords, server.Htpasswd); err != nil {
+		if users, s.listen.Passwords, err = fromFile("--htpasswd", s.passwords, server.Htpasswd); err != nil {
 			return err
 		}
-		s.opts.Server.Authorizer = users
 	}
 	if s.access == "" {
 		return nil
 	}
-	rules, err := fromFile("--access", s.access, server.ParseRules)
-	if err != nil {
+	var rules server.Rules
+	if rules, s.listen.Rules, err = fromFile("--access", s.access, server.ParseRules); err != nil {
 		return err
 	}
-	if err := s.strangers(rules, users); err != nil {
-		return err
-	}
-	s.opts.Server.Authorizer, err = issuer(rules, users)
-	return err
+	return s.strangers(rules, users)
 }
 
 // strangers tells of users that have rules and no password.
@@ -214,29 +219,20 @@ func (s *serving) strangers(rules server.Rules, users *server.Passwords) error {
 	return nil
 }
 
-// issuer gives tokens to users; without any, to those who are anonymous.
-func issuer(rules server.Rules, users *server.Passwords) (*server.Issuer, error) {
-	if users == nil {
-		return server.NewIssuer(rules, nil)
+// fromFile parses the file that a flag names, and returns its content too: never without a byte, for that would be
+// no file.
+func fromFile[T any](flag, name string, parse func(io.Reader) (T, error)) (parsed T, content []byte, err error) {
+	if content, err = os.ReadFile(name); err != nil {
+		return parsed, nil, fmt.Errorf("%s: %w", flag, err)
 	}
-	return server.NewIssuer(rules, users)
-}
-
-// fromFile parses the file that a flag names.
-func fromFile[T any](flag, name string, parse func(io.Reader) (T, error)) (parsed T, err error) {
-	file, err := os.Open(name)
-	if err != nil {
-		return parsed, fmt.Errorf("%s: %w", flag, err)
-	}
-	defer file.Close()
-	if parsed, err = parse(file); err != nil {
+	if parsed, err = parse(bytes.NewReader(content)); err != nil {
 		err = fmt.Errorf("%s %s: %w", flag, name, err)
 	}
-	return parsed, err
+	return parsed, append(content, '\n'), err
 }
 
 func (s *serving) scheme() string {
-	if s.opts.CertFile != "" {
+	if s.listen.CertFile != "" {
 		return "https"
 	}
 	return "http"

@@ -40,6 +40,14 @@ func (d *durationValue) Set(s string) (err error) {
 	return err
 }
 
+// option is the duration as an option whose zero means a default: a zero that was given is negative there.
+func (d *durationValue) option() time.Duration {
+	if d.given && d.Duration == 0 {
+		return -1
+	}
+	return d.Duration
+}
+
 var longUnits = map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour}
 
 func parseDuration(s string) (time.Duration, error) {

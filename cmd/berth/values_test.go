@@ -104,10 +104,10 @@ func TestFlagsOfOtherKinds(t *testing.T) {
 		t.Errorf("got %v, %v", choice, err)
 	}
 	var grace durationValue
-	if grace.String() != "" || graceOption(grace) != 0 {
-		t.Errorf("a grace that is not given is %q, %v", &grace, graceOption(grace))
+	if grace.String() != "" || grace.option() != 0 {
+		t.Errorf("a grace that is not given is %q, %v", &grace, grace.option())
 	}
-	if err := grace.Set("0"); err != nil || grace.String() != "0s" || graceOption(grace) >= 0 {
-		t.Errorf("no grace is %q, %v, %v", &grace, graceOption(grace), err)
+	if err := grace.Set("0"); err != nil || grace.String() != "0s" || grace.option() >= 0 {
+		t.Errorf("no grace is %q, %v, %v", &grace, grace.option(), err)
 	}
 }

@@ -1,9 +1,11 @@
 // Package control is the control directory: the place inside a layout where the processes that work
 // on it meet. It lies at [Dir] below the layout and belongs to berth alone:
 //
-//	LAYOUT/.berth/owner.lock   held by the one process that owns the layout, for as long as it lives
-//	LAYOUT/.berth/epoch        where and how the owner last wrote: see [Epoch]
-//	LAYOUT/.berth/control.sock where the owner takes calls: see [Listen] and [Dial]
+//	LAYOUT/.berth/owner.lock     held by the one process that owns the layout, for as long as it lives
+//	LAYOUT/.berth/start.lock     held by who starts that process, until it takes calls: see [LockStart]
+//	LAYOUT/.berth/epoch          where and how the owner last wrote: see [Epoch]
+//	LAYOUT/.berth/endpoint.json  where the owner takes calls: see [Listen] and [Dial]
+//	LAYOUT/.berth/control.sock   and that place itself, where there are Unix sockets
 //
 // A lock is the kernel's, so it ends with the process that holds it, however that ends. The file's
 // content only tells who it is:
@@ -64,7 +66,12 @@ func Own(layout *os.Root) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := tryLock(f); err != nil {
+	err = tryLock(f, exclusive)
+	if errors.Is(err, ErrHeld) { // perhaps by one who only looks
+		time.Sleep(lookTime)
+		err = tryLock(f, exclusive)
+	}
+	if err != nil {
 		defer f.Close()
 		if errors.Is(err, ErrHeld) {
 			return nil, fmt.Errorf("%w: %s has it; stop that one first, or name another --layout", berth.ErrLayoutInUse, holder(f))
@@ -75,9 +82,39 @@ func Own(layout *os.Root) (*Lock, error) {
 	return &Lock{f}, nil
 }
 
+// lookTime is longer than Owner holds the lock.
+const lookTime = time.Millisecond
+
+// Owner tells who owns a layout. Nobody is the zero Holder.
+func Owner(layout string) (Holder, error) {
+	f, err := os.OpenFile(filepath.Join(layout, OwnerFile), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Holder{}, nil
+	}
+	if err != nil {
+		return Holder{}, err
+	}
+	defer f.Close()
+	switch err := tryLock(f, shared); {
+	case err == nil:
+		return Holder{}, nil
+	case errors.Is(err, ErrHeld):
+		return holder(f), nil
+	default:
+		return Holder{}, err
+	}
+}
+
 // Release gives the lock up. The file stays: removing it would let two processes lock two files of
 // the same name.
 func (l *Lock) Release() error { return l.f.Close() }
+
+// File is the open file that the lock belongs to. A process that inherits it holds the lock too, and the
+// lock ends when all have closed it.
+func (l *Lock) File() *os.File { return l.f }
+
+// Inherit takes over a lock whose open file this process was started with.
+func Inherit(descriptor uintptr) *Lock { return &Lock{os.NewFile(descriptor, "inherited lock")} }
 
 // ErrHeld is returned by TryLock where somebody else holds the lock.
 var ErrHeld = errors.New("lock is held")
@@ -92,7 +129,7 @@ func holder(f *os.File) Holder {
 }
 
 func describe(f *os.File) {
-	data, err := json.Marshal(Holder{PID: os.Getpid(), Command: command(), Since: time.Now().UTC().Truncate(time.Second)})
+	data, err := json.Marshal(Holder{PID: os.Getpid(), Command: Command(), Since: time.Now().UTC().Truncate(time.Second)})
 	if err != nil {
 		return
 	}
@@ -104,9 +141,9 @@ func describe(f *os.File) {
 	}
 }
 
-// command is the program's name and subcommand: enough to recognise it, and never an argument that
+// Command is the program's name and subcommand: enough to recognise it, and never an argument that
 // could hold a secret.
-func command() string {
+func Command() string {
 	name := strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe")
 	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") && len(os.Args[1]) < 20 {
 		name += " " + os.Args[1]
@@ -124,7 +161,7 @@ func TryLock(dir *os.Root, name string) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := tryLock(f); err != nil {
+	if err := tryLock(f, exclusive); err != nil {
 		f.Close()
 		return nil, err
 	}

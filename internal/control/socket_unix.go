@@ -11,48 +11,36 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"syscall"
+
+	"github.com/berthoci/berth"
 )
 
-// Listener takes calls at a layout's control socket, from those who may call. It is a [net.Listener].
-type Listener struct {
-	socket  *net.UnixListener
-	dir     *os.Root
-	admit   func(uid int) bool
-	closing sync.Once
-	closed  error
+// socketListener is a Unix socket at which some users are let in.
+type socketListener struct {
+	*net.UnixListener
+	admit func(uid int) bool
 }
 
-// Listen opens the control socket of a layout that this process owns, in place of one that an earlier
-// owner left. It must be closed before the layout is given up.
-func Listen(layout string) (*Listener, error) {
-	dir, err := os.OpenRoot(filepath.Join(layout, Dir))
-	if err != nil {
+// listenSocket listens at the socket of a control directory, in place of one that was left there.
+func listenSocket(dir *os.Root) (net.Listener, error) {
+	if err := remove(dir, socketName); err != nil {
 		return nil, err
 	}
-	l := &Listener{dir: dir, admit: admitted}
-	if err := dir.Remove(socketName); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		dir.Close()
-		return nil, err
-	}
-	if err := l.bind(); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
-}
-
-func (l *Listener) bind() error {
-	name, release, err := socketPath(l.dir)
+	name, release, err := socketPath(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer release()
-	if l.socket, err = net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"}); err != nil {
-		return err
+	socket, err := net.ListenUnix(unixNetwork, &net.UnixAddr{Name: name, Net: unixNetwork})
+	if err != nil {
+		return nil, err
 	}
-	l.socket.SetUnlinkOnClose(false) // the name may not lead there then
-	return os.Chmod(name, 0o600)
+	socket.SetUnlinkOnClose(false) // the name may not lead there then
+	if err := os.Chmod(name, 0o600); err != nil {
+		return nil, errors.Join(err, socket.Close())
+	}
+	return &socketListener{socket, admitted}, nil
 }
 
 // socketPath names the socket of a control directory so that the name fits where the system wants it,
@@ -69,9 +57,9 @@ func socketPath(dir *os.Root) (name string, release func(), err error) {
 }
 
 // Accept waits for a call. Callers of other users are hung up on.
-func (l *Listener) Accept() (net.Conn, error) {
+func (l *socketListener) Accept() (net.Conn, error) {
 	for {
-		conn, err := l.socket.AcceptUnix()
+		conn, err := l.AcceptUnix()
 		if err != nil {
 			return nil, err
 		}
@@ -82,22 +70,19 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Addr is the socket's address.
-func (l *Listener) Addr() net.Addr { return l.socket.Addr() }
-
-// Close takes the socket away, and ends Accept.
-func (l *Listener) Close() error {
-	l.closing.Do(func() {
-		if l.socket != nil {
-			l.closed = errors.Join(l.dir.Remove(socketName), l.socket.Close())
-		}
-		l.closed = errors.Join(l.closed, l.dir.Close())
-	})
-	return l.closed
-}
-
 // admitted reports whether a user may call: this process's own, and root.
 func admitted(uid int) bool { return uid == os.Geteuid() || uid == 0 }
+
+// trusted reports whether what a user says about a layout is believed. Root, who was told to use the layout,
+// believes its owner.
+func trusted(uid int) bool { return admitted(uid) || os.Geteuid() == 0 }
+
+func owner(info fs.FileInfo) int {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(st.Uid)
+	}
+	return -1
+}
 
 // peerOf returns the user at the other end of a connection.
 func peerOf(conn *net.UnixConn) (uid int, err error) {
@@ -110,31 +95,26 @@ func peerOf(conn *net.UnixConn) (uid int, err error) {
 	return uid, errors.Join(err, peerErr)
 }
 
-// Dial calls the owner of a layout.
-//
-// Errors: ErrNotRunning where there is no owner who listens.
-func Dial(ctx context.Context, layout string) (net.Conn, error) {
-	conn, err := dial(ctx, layout)
-	if slices.ContainsFunc(nobody, func(reason error) bool { return errors.Is(err, reason) }) {
-		return nil, fmt.Errorf("layout %s: %w", layout, ErrNotRunning)
-	}
-	return conn, err
-}
+// nobody lists how a call fails where nobody listens: a socket that was left, something else in its place,
+// and a path at which there cannot be one.
+var nobody = []error{syscall.ECONNREFUSED, syscall.ENOTSOCK, syscall.ENAMETOOLONG}
 
-// nobody lists how a call fails where nobody listens: no socket, one that was left, something else in
-// its place, and a path at which there cannot be one.
-var nobody = []error{fs.ErrNotExist, syscall.ECONNREFUSED, syscall.ENOTSOCK, syscall.ENAMETOOLONG}
-
-func dial(ctx context.Context, layout string) (net.Conn, error) {
-	dir, err := os.OpenRoot(filepath.Join(layout, Dir))
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
+func dialSocket(ctx context.Context, dir *os.Root) (net.Conn, error) {
 	name, release, err := socketPath(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	return new(net.Dialer).DialContext(ctx, "unix", name)
+	conn, err := new(net.Dialer).DialContext(ctx, unixNetwork, name)
+	if slices.ContainsFunc(nobody, func(reason error) bool { return errors.Is(err, reason) }) {
+		return nil, ErrNotRunning
+	}
+	if err != nil {
+		return nil, err
+	}
+	if uid, err := peerOf(conn.(*net.UnixConn)); err != nil || !trusted(uid) {
+		conn.Close()
+		return nil, fmt.Errorf("%w: user %d answers at its socket, and this process runs as user %d", berth.ErrDenied, uid, os.Geteuid())
+	}
+	return conn, nil
 }

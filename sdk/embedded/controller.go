@@ -2,65 +2,96 @@ package embedded
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
+	"iter"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/berthoci/berth"
-	"github.com/berthoci/berth/host"
 	"github.com/berthoci/berth/internal/control"
 	"github.com/berthoci/berth/ocilayout"
 	"github.com/berthoci/berth/plugin"
-	"github.com/berthoci/berth/server"
 )
 
 const (
-	// openDelay is how long after its first lease a plugin takes calls from others: a short command
-	// is over by then. Who looks for the owner of a layout tries for longer.
-	openDelay = 50 * time.Millisecond
 	// answerTimeout is how long clients may take to hear the last answers.
 	answerTimeout = 2 * time.Second
+	// ownPause is how often an owner is looked at that is about to end.
+	ownPause = 5 * time.Millisecond
+	// ownTime is how long it may take to.
+	ownTime = time.Second
 )
 
 // controller serves one layout to those who hold leases, and does for others what concerns the layout
 // as a whole. It implements [plugin.Controller].
 type controller struct {
-	cfg    plugin.Config
-	log    *slog.Logger
-	layout *ocilayout.Layout
-	failed error // why there is no layout: the answer to every call
-	info   plugin.Info
-	upkeep *upkeep
-	door   door
+	cfg     plugin.Config
+	kind    string
+	info    plugin.Info
+	started time.Time
+	logs    *fanout
+	log     *slog.Logger
+	layout  *ocilayout.Layout
+	upkeep  *upkeep
+	door    door
+	use     *use
 
-	ended   chan struct{}
-	ending  sync.Once
-	opening sync.WaitGroup // of the door
+	guests  sync.WaitGroup // leases that are held for other processes
+	closing sync.Once
+	closed  error
 
-	mu     sync.Mutex // guards the fields below
-	leases map[*lease]bool
+	mu      sync.Mutex    // guards the fields below
+	leases  []*lease      // in the order in which they were taken
+	claimed chan struct{} // closed when who started this process has a lease
 }
 
-// newController opens the layout. Where that fails, the failure is what a host hears from Hello, with
-// its code, rather than from a process that died.
-func newController(ctx context.Context, cfg plugin.Config, log *slog.Logger) *controller {
-	c := &controller{cfg: cfg, log: log, ended: make(chan struct{}), leases: map[*lease]bool{}}
-	if c.layout, c.failed = openLayout(ctx, cfg, log); c.failed != nil {
-		return c
+// newController opens the layout. What it logs goes to log until the first lease. Collections may be asked to leave
+// what was used within grace, at the longest.
+func newController(ctx context.Context, cfg plugin.Config, kind string, log slog.Handler, grace time.Duration) (*controller, error) {
+	logs := newFanout(log)
+	c := &controller{cfg: cfg, kind: kind, started: time.Now(), logs: logs, log: slog.New(logs), claimed: make(chan struct{})}
+	var err error
+	if c.layout, err = openLayout(ctx, cfg, &ocilayout.Options{Logger: c.log, Grace: max(grace, DefaultGrace)}); err != nil {
+		return nil, err
 	}
+	if c.info, err = whoIs(cfg.Layout); err != nil {
+		return nil, errors.Join(err, c.layout.Close())
+	}
+	sweepSockets(cfg.Layout)
 	c.upkeep = newUpkeep(c.layout)
-	c.info, c.failed = whoIs(cfg.Layout)
-	return c
+	c.use = newUse(cfg.IdleTimeout, kind == plugin.KindPlugin, c.isMoved)
+	return c, nil
+}
+
+// openLayout waits for an owner that is about to end, where others wait for this process.
+func openLayout(ctx context.Context, cfg plugin.Config, opts *ocilayout.Options) (*ocilayout.Layout, error) {
+	if cfg.Durability != "" {
+		var err error
+		if opts.Durability, err = ocilayout.ParseDurability(cfg.Durability); err != nil {
+			return nil, err
+		}
+	}
+	for began := time.Now(); ; {
+		layout, err := ocilayout.Open(ctx, cfg.Layout, opts)
+		if !errors.Is(err, berth.ErrLayoutInUse) || cfg.Key != "" || time.Since(began) > ownTime {
+			return layout, err
+		}
+		select {
+		case <-time.After(ownPause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // whoIs is what a process that serves a layout says of itself.
 func whoIs(layout string) (info plugin.Info, err error) {
-	info = plugin.Info{Version: Version(), PID: os.Getpid()}
+	here := plugin.Here()
+	info = plugin.Info{Version: here.Version, Protocols: here.Protocols, PID: os.Getpid()}
 	if info.Layout, err = filepath.Abs(layout); err != nil {
 		return info, err
 	}
@@ -68,210 +99,176 @@ func whoIs(layout string) (info plugin.Info, err error) {
 	return info, err
 }
 
-func openLayout(ctx context.Context, cfg plugin.Config, log *slog.Logger) (*ocilayout.Layout, error) {
-	opts := &ocilayout.Options{Logger: log}
-	if cfg.Durability != "" {
-		var err error
-		if opts.Durability, err = ocilayout.ParseDurability(cfg.Durability); err != nil {
-			return nil, err
-		}
-	}
-	return ocilayout.Open(ctx, cfg.Layout, opts)
+// isMoved reports whether the layout is not where it was: nobody will find it there any more.
+func (c *controller) isMoved() bool {
+	device, inode, err := control.Identify(c.cfg.Layout)
+	return err != nil || device != c.info.Device || inode != c.info.Inode
 }
 
-func (c *controller) Hello(context.Context) (plugin.Info, error) { return c.info, c.failed }
+func (c *controller) Hello(context.Context) (plugin.Info, error) { return c.info, nil }
+
+// during runs a call, for which the plugin stays.
+func (c *controller) during(call func() error) error {
+	if err := c.use.begin(); err != nil {
+		return err
+	}
+	defer c.use.end()
+	return call()
+}
 
 func (c *controller) Flush(ctx context.Context) error {
-	if c.failed != nil {
-		return c.failed
-	}
-	return c.upkeep.Flush(ctx)
+	return c.during(func() error { return c.upkeep.Flush(ctx) })
 }
 
-func (c *controller) GC(ctx context.Context, opts *berth.GCOptions) (berth.GCReport, error) {
-	if c.failed != nil {
-		return berth.GCReport{}, c.failed
-	}
-	return c.upkeep.GC(ctx, opts)
-}
-
-func (c *controller) Fsck(ctx context.Context, opts *berth.FsckOptions) (berth.FsckReport, error) {
-	if c.failed != nil {
-		return berth.FsckReport{}, c.failed
-	}
-	return c.upkeep.Fsck(ctx, opts)
-}
-
-func (c *controller) Checkout(ctx context.Context) (func(context.Context) error, error) {
-	if c.failed != nil {
-		return nil, c.failed
-	}
-	return c.upkeep.Checkout(ctx)
-}
-
-// open takes calls from others too. Where that cannot be, it is told at a level.
-func (c *controller) open(level slog.Level) { c.door.open(c.cfg.Layout, c, c.log, level) }
-
-// openLater opens when whoever has taken a lease is not waiting for this process any more, if it still
-// runs then. Who holds a lease has what it came for, and need not be warned that others have less.
-func (c *controller) openLater() {
-	select {
-	case <-time.After(openDelay):
-		c.open(slog.LevelInfo)
-	case <-c.ended:
-	}
-}
-
-func (c *controller) Lease(context.Context) (plugin.Lease, error) {
-	if c.failed != nil {
-		return nil, c.failed
-	}
-	l := &lease{controller: c, done: make(chan struct{})}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	select {
-	case <-c.ended:
-		return nil, errEnding
-	default:
-	}
-	c.leases[l] = true
-	c.opening.Go(c.openLater)
-	return l, nil
-}
-
-// release ends a lease. A private plugin ends with its last.
-func (c *controller) release(l *lease) {
-	c.mu.Lock()
-	delete(c.leases, l)
-	last := len(c.leases) == 0
-	c.mu.Unlock()
-	if last && c.cfg.Private {
-		c.end()
-	}
-}
-
-// end lets wait return. No lease begins any more.
-func (c *controller) end() {
-	c.ending.Do(func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		close(c.ended)
+func (c *controller) GC(ctx context.Context, opts *berth.GCOptions) (report berth.GCReport, err error) {
+	err = c.during(func() (err error) {
+		report, err = c.upkeep.GC(ctx, opts)
+		return err
 	})
+	return report, err
 }
 
-// wait returns when the plugin is to end.
-func (c *controller) wait(ctx context.Context) {
-	select {
-	case <-c.ended:
-	case <-ctx.Done():
-		c.end()
+func (c *controller) Fsck(ctx context.Context, opts *berth.FsckOptions) (report berth.FsckReport, err error) {
+	err = c.during(func() (err error) {
+		report, err = c.upkeep.Fsck(ctx, opts)
+		return err
+	})
+	return report, err
+}
+
+// Checkout needs the plugin until it is done.
+func (c *controller) Checkout(ctx context.Context) (func(context.Context) error, error) {
+	if err := c.use.begin(); err != nil {
+		return nil, err
+	}
+	done, err := c.upkeep.Checkout(ctx)
+	if err != nil {
+		c.use.end()
+		return nil, err
+	}
+	ended := sync.OnceFunc(c.use.end)
+	return func(ctx context.Context) error {
+		defer ended()
+		return done(ctx)
+	}, nil
+}
+
+func (c *controller) Watch(ctx context.Context, opts *berth.WatchOptions) iter.Seq2[berth.Event, error] {
+	return func(yield func(berth.Event, error) bool) {
+		if err := c.use.begin(); err != nil {
+			yield(berth.Event{}, err)
+			return
+		}
+		defer c.use.end()
+		c.layout.Watch(ctx, opts)(yield)
 	}
 }
 
-// quiesce takes no new calls, and ends checkouts, for which pushes would wait.
-func (c *controller) quiesce() {
-	c.end()
-	c.opening.Wait()
-	if c.upkeep == nil {
-		return
-	}
-	c.upkeep.leave()
-	c.door.beginClose()
-	c.upkeep.quiesce()
-}
-
-// close ends all leases and all work, and closes the layout.
-func (c *controller) close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
-	defer cancel()
-	c.quiesce()
-	if c.layout == nil {
-		return nil
+func (c *controller) Status(ctx context.Context) (plugin.Status, error) {
+	usage, err := c.layout.Usage(ctx)
+	status := plugin.Status{
+		Info: c.info, Kind: c.kind, Started: c.started.UTC(), Durability: c.layout.Durability().String(),
+		Ending: c.use.isOver(), IdleTimeout: c.use.timeout(), Leases: []plugin.LeaseStatus{}, Usage: usage,
 	}
 	for _, l := range c.held() {
-		l.Close()
+		status.Leases = append(status.Leases, l.status())
 	}
-	c.upkeep.drain(ctx)
-	ctx, cancel = context.WithTimeout(context.Background(), answerTimeout)
-	defer cancel()
-	c.door.close(ctx)
-	return c.layout.Close()
+	return status, err
 }
 
-// held returns the leases.
-func (c *controller) held() (all []*lease) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for l := range c.leases {
-		all = append(all, l)
-	}
-	return all
-}
-
-// lease is what one host holds, and the addresses that were opened for it.
-type lease struct {
-	controller *controller
-	done       chan struct{}
-	closing    sync.Once
-	serving    sync.WaitGroup
-
-	mu      sync.Mutex // guards the fields below
-	servers []*httpServer
-	closed  bool
-}
-
-func (l *lease) Listen(_ context.Context, opts plugin.ListenOptions) (plugin.Endpoint, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return plugin.Endpoint{}, err
-	}
-	endpoint := plugin.Endpoint{Address: listener.Addr().String()}
-	serverOptions := &server.Options{ReadOnly: opts.ReadOnly, AllowMissing: opts.AllowMissing, Logger: l.controller.log}
-	if !opts.Anonymous {
-		endpoint.Token = rand.Text()
-		serverOptions.Authorizer = server.Token(endpoint.Token)
-	}
-	srv := newHTTPServer(l.controller.layout, serverOptions)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return plugin.Endpoint{}, errors.Join(errEnding, listener.Close())
-	}
-	l.servers = append(l.servers, srv)
-	l.serving.Go(func() { srv.serve(listener) })
-	return endpoint, nil
-}
-
-func (l *lease) Done() <-chan struct{} { return l.done }
-
-// Close lets requests that are under way finish, for a while, and closes the addresses.
-func (l *lease) Close() error {
-	l.closing.Do(func() {
-		l.mu.Lock()
-		l.closed = true
-		servers := l.servers
-		l.mu.Unlock()
-		for _, srv := range servers {
-			srv.shutdown()
-		}
-		l.serving.Wait()
-		l.controller.release(l)
-		close(l.done)
-	})
+func (c *controller) Drain(context.Context) error {
+	c.log.Info("the registry was asked to end")
+	c.use.finish()
 	return nil
 }
 
-// InProcess serves a layout from within this process: no binary, no second process, the same
-// behaviour.
-func InProcess() host.Launcher { return inProcess{} }
-
-type inProcess struct{}
-
-func (inProcess) Launch(ctx context.Context, cfg plugin.Config, log *slog.Logger) (host.Plugin, error) {
-	return local{newController(ctx, cfg, log)}, nil
+// Lease takes who asks, and raises what it asks for.
+func (c *controller) Lease(ctx context.Context, opts plugin.LeaseOptions) (plugin.Lease, error) {
+	l, err := c.admit(opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.prepare(ctx); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
 }
 
-// local is a plugin in this process.
-type local struct{ *controller }
+// admit enters a lease.
+func (c *controller) admit(opts plugin.LeaseOptions) (*lease, error) {
+	if !c.mayHave(opts) {
+		return nil, errPrivate(c.info)
+	}
+	if err := c.use.begin(); err != nil {
+		return nil, err
+	}
+	c.use.stay(opts.IdleTimeout)
+	l := &lease{controller: c, opts: opts, since: time.Now(), done: make(chan struct{})}
+	l.stopLogs = c.logs.add(opts.Logger)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leases = append(c.leases, l)
+	if opts.Holder.PID == c.cfg.HostPID && !isClosed(c.claimed) {
+		close(c.claimed)
+	}
+	return l, nil
+}
 
-func (l local) Close() error { return l.close() }
+// mayHave reports whether somebody may have a lease. A private plugin's are its host's; others may look.
+func (c *controller) mayHave(opts plugin.LeaseOptions) bool {
+	return opts.Key == c.cfg.Key || opts.Listen != nil && opts.Listen.ReadOnly
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// release forgets a lease. A private plugin ends with its host's last.
+func (c *controller) release(l *lease) {
+	c.mu.Lock()
+	c.leases = slices.DeleteFunc(c.leases, func(other *lease) bool { return other == l })
+	last := !slices.ContainsFunc(c.leases, func(other *lease) bool { return other.opts.Key == c.cfg.Key })
+	c.mu.Unlock()
+	l.stopLogs()
+	if last && c.cfg.Key != "" {
+		c.use.finish()
+	}
+	c.use.end()
+}
+
+// held returns the leases.
+func (c *controller) held() []*lease {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.leases)
+}
+
+// close ends all leases and all work, and closes the layout. Until all is written the door stays open, to tell
+// those who come that they have to wait.
+func (c *controller) close() error {
+	c.closing.Do(func() {
+		c.use.finish()
+		c.upkeep.quiesce()
+		var ending sync.WaitGroup
+		for _, l := range c.held() {
+			ending.Go(func() { l.Close() })
+		}
+		ending.Wait()
+		c.guests.Wait()
+		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+		defer cancel()
+		c.upkeep.drain(ctx)
+		err := c.layout.Flush(context.Background())
+		ctx, cancel = context.WithTimeout(context.Background(), answerTimeout)
+		defer cancel()
+		c.door.close(ctx)
+		c.closed = errors.Join(err, c.layout.Close())
+	})
+	return c.closed
+}

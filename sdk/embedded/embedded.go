@@ -19,9 +19,9 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
+	"github.com/berthoci/berth/internal/control"
 	"github.com/berthoci/berth/plugin"
 )
 
@@ -42,32 +42,75 @@ func run() int {
 	if cfg.Debug {
 		level = slog.LevelDebug
 	}
-	log := slog.New(plugin.LogHandler(os.Stderr, level))
+	log := plugin.LogHandler(os.Stderr, level)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	var c *controller
+	if err == nil {
+		c, err = startPlugin(ctx, cfg, log)
+	}
 	if err != nil {
-		log.Error("cannot start", "err", err)
+		plugin.FailStart(slog.New(log), err)
 		return 1
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	c := newController(ctx, cfg, log)
-	if cfg.Private {
+	if cfg.Key != "" {
 		go c.endWith(os.Stdin)
 	}
-	go func() {
-		defer c.end()
-		plugin.Serve(c)
-	}()
-	c.wait(ctx)
+	go plugin.Announce()
+	go c.settle()
+	select {
+	case <-c.use.over:
+	case <-ctx.Done():
+	}
 	err = c.close()
 	removeScratch(cfg.Scratch)
 	if err != nil {
-		log.Error("did not close well", "err", err)
+		c.log.Error("did not close well", "err", err)
 		return 1
 	}
 	return 0
 }
 
-// removeScratch removes the directory of the control plane's socket, also while that is being made.
+// startPlugin opens the layout and takes calls, and then lets others look for it who wait for the start.
+func startPlugin(ctx context.Context, cfg plugin.Config, log slog.Handler) (*controller, error) {
+	if cfg.StartLock != 0 {
+		lock := control.Inherit(cfg.StartLock)
+		defer lock.Release()
+	}
+	host := plugin.End{Version: cfg.Version, Protocols: cfg.Protocols}
+	if err := plugin.Meet(host, plugin.Here(), "install the berth binary that belongs to the program, or update the program"); err != nil {
+		return nil, err
+	}
+	kind := plugin.KindPlugin
+	if cfg.Key != "" {
+		kind = plugin.KindPrivate
+	}
+	c, err := newController(ctx, cfg, kind, log, DefaultGrace)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.door.open(cfg.Layout, c); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// settle does what can wait until the host that started this process has a lease: it has read then what it waited
+// for, and nobody needs this process's output any more. What would write to it must not be kept waiting, and not
+// be killed for it.
+func (c *controller) settle() {
+	select {
+	case <-c.claimed:
+	case <-c.use.over:
+		return
+	}
+	silence()
+	removeScratch(c.cfg.Scratch)
+	keepCrashes(c.cfg.Layout, c.log)
+}
+
+// removeScratch removes the directory of go-plugin's socket, also while that is being made.
 func removeScratch(dir string) {
 	const attempts = 10
 	for range attempts {
@@ -77,24 +120,12 @@ func removeScratch(dir string) {
 	}
 }
 
-// endWith ends the controller when the host's end of a pipe is closed.
+// endWith ends the plugin when the host's end of a pipe is closed.
 func (c *controller) endWith(pipe io.Reader) {
 	io.Copy(io.Discard, pipe)
-	c.end()
+	c.use.finish()
 }
 
 // Version is the module's version in this binary: "v1.2.3", or "devel" where it was built from a
 // working tree.
-func Version() string {
-	const module = "github.com/berthoci/berth"
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "devel"
-	}
-	for _, m := range append(info.Deps, &info.Main) {
-		if m.Path == module && m.Version != "" && m.Version != "(devel)" {
-			return m.Version
-		}
-	}
-	return "devel"
-}
+func Version() string { return plugin.Version() }

@@ -2,11 +2,13 @@ package embedded_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,7 +30,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-const hostVariable = "BERTH_TEST_HOST_OF"
+const (
+	hostVariable    = "BERTH_TEST_HOST_OF"
+	privateVariable = "BERTH_TEST_PRIVATE"
+)
 
 // actAsHost is the life of a host that will be killed: it opens a layout, tells the plugin's process
 // number, and waits.
@@ -37,7 +42,7 @@ func actAsHost() {
 	if dir == "" {
 		return
 	}
-	s, err := host.Open(context.Background(), host.Options{Layout: dir, Launcher: host.Self()})
+	s, err := host.Open(context.Background(), host.Options{Layout: dir, Launcher: host.Self(), Private: os.Getenv(privateVariable) != "", IdleTimeout: -1})
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -46,13 +51,30 @@ func actAsHost() {
 	select {}
 }
 
-func launchers() map[string]host.Launcher {
-	return map[string]host.Launcher{"plugin": host.Self(), "in process": embedded.InProcess()}
+// launch is a way to come by a plugin.
+type launch struct {
+	host.Launcher
+	private bool
 }
 
-func openSession(t *testing.T, launcher host.Launcher, dir string) *host.Session {
+// launchers are all of them: what they launch behaves the same.
+func launchers() map[string]launch {
+	return map[string]launch{
+		"plugin":             {host.Self(), false},
+		"private plugin":     {host.Self(), true},
+		"in process":         {embedded.InProcess(), false},
+		"in process private": {embedded.InProcess(), true},
+	}
+}
+
+func (l launch) options(dir string) host.Options {
+	return host.Options{Layout: dir, Launcher: l.Launcher, Private: l.private, Listen: plugin.ListenOptions{Token: rand.Text()}, IdleTimeout: -1}
+}
+
+// openSession opens a layout, which is at rest again when the test has ended.
+func openSession(t *testing.T, l launch, dir string) *host.Session {
 	t.Helper()
-	s, err := host.Open(t.Context(), host.Options{Layout: dir, Launcher: launcher})
+	s, err := host.Open(t.Context(), l.options(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,8 +82,24 @@ func openSession(t *testing.T, launcher host.Launcher, dir string) *host.Session
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
+		atRest(t, dir)
 	})
 	return s
+}
+
+// atRest makes sure that nobody owns a layout, or will in a moment.
+func atRest(t *testing.T, dir string) {
+	t.Helper()
+	var layout *ocilayout.Layout
+	err := berth.ErrLayoutInUse
+	for end := time.Now().Add(time.Minute); errors.Is(err, berth.ErrLayoutInUse) && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		layout, err = ocilayout.Open(context.WithoutCancel(t.Context()), dir, nil)
+	}
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	layout.Close()
 }
 
 func registryAt(t *testing.T, e plugin.Endpoint) *remote.Registry {
@@ -92,7 +130,7 @@ func TestHelloTellsWhoItIs(t *testing.T) {
 			if info.Layout != dir || info.PID == 0 || info.Version == "" {
 				t.Errorf("got %+v", info)
 			}
-			if own := info.PID == os.Getpid(); own != (name == "in process") {
+			if own := info.PID == os.Getpid(); own != strings.HasPrefix(name, "in process") {
 				t.Errorf("the plugin's process is %d, this one %d", info.PID, os.Getpid())
 			}
 		})
@@ -126,7 +164,7 @@ func TestALayoutInUse(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer layout.Close()
-			_, err = host.Open(t.Context(), host.Options{Layout: dir, Launcher: launcher})
+			_, err = host.Open(t.Context(), launcher.options(dir))
 			if !errors.Is(err, berth.ErrLayoutInUse) {
 				t.Errorf("got %v, want ErrLayoutInUse", err)
 			}
@@ -140,7 +178,7 @@ func TestAnOpenThatIsCancelled(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			dir := t.TempDir()
-			if _, err := host.Open(ctx, host.Options{Layout: dir, Launcher: launcher}); !errors.Is(err, context.Canceled) {
+			if _, err := host.Open(ctx, launcher.options(dir)); !errors.Is(err, context.Canceled) {
 				t.Errorf("got %v, want context.Canceled", err)
 			}
 			openSession(t, launcher, dir) // nobody holds it
@@ -153,22 +191,23 @@ func TestCloseLeavesAWholeLayout(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			for range 2 {
-				s, err := host.Open(t.Context(), host.Options{Layout: dir, Launcher: launcher, Logger: slog.Default()})
+				opts := launcher.options(dir)
+				opts.Logger = slog.Default()
+				s, err := host.Open(t.Context(), opts)
 				if err != nil {
 					t.Fatal(err)
 				}
 				if err := s.Close(); err != nil {
 					t.Fatal(err)
 				}
-				select {
-				case <-s.Done():
-				case <-time.After(time.Minute):
-					t.Error("the session is not done")
+				if !s.Current().Ended() {
+					t.Error("the session's hold has not ended")
 				}
 				if _, err := os.Stat(filepath.Join(dir, "index.json")); err != nil {
 					t.Error(err)
 				}
 			}
+			atRest(t, dir)
 		})
 	}
 }

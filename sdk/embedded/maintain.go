@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"time"
@@ -9,19 +10,12 @@ import (
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/host"
 	"github.com/berthoci/berth/ocilayout"
+	"github.com/berthoci/berth/plugin"
 )
 
 // DefaultGrace is how long a layout spares a blob that it has told a client of, where nothing else is
 // asked for.
 const DefaultGrace = ocilayout.DefaultGrace
-
-const (
-	// startTime is how long an owner may take from its lock to its socket.
-	startTime = 2 * time.Second
-	// firstPause and longestPause bound how often it is looked for meanwhile.
-	firstPause   = 5 * time.Millisecond
-	longestPause = 200 * time.Millisecond
-)
 
 // MaintainOptions say which layout is maintained.
 type MaintainOptions struct {
@@ -48,38 +42,37 @@ type Maintenance struct {
 }
 
 // Maintain gives access to a layout whether somebody serves it or it is at rest: it asks the process
-// that owns it, or opens it, and then owns it until Close.
+// that owns it, or opens it, and then owns it until Close, for others too who want it meanwhile.
 //
-// Errors: berth.ErrLayoutInUse if who owns it cannot be asked, or where Rebuild wants it at rest;
-// berth.ErrLayoutInvalid.
+// Errors: those of host.Open; berth.ErrLayoutInUse where Rebuild wants the layout at rest.
 func Maintain(ctx context.Context, opts MaintainOptions) (*Maintenance, error) {
-	deadline := time.Now().Add(startTime)
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		m, err := maintainOnce(ctx, opts)
-		if !errors.Is(err, berth.ErrLayoutInUse) || opts.Rebuild || time.Now().After(deadline) {
-			return m, err
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+	if opts.Rebuild {
+		return rebuild(ctx, opts)
 	}
+	owner, err := host.Attach(ctx, opts.Layout)
+	if err == nil {
+		return &Maintenance{owner, owner, owner, owner, repositoriesAt(owner), owner.Close}, nil
+	}
+	if !errors.Is(err, host.ErrNotRunning) {
+		return nil, err
+	}
+	session, err := host.Open(ctx, host.Options{
+		Layout:   opts.Layout,
+		Launcher: inProcess{grace: opts.Grace},
+		Listen:   plugin.ListenOptions{ReadOnly: true, Token: rand.Text()},
+		Logger:   opts.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	list := func(ctx context.Context) ([]string, error) { return catalog(ctx, session.Endpoint()) }
+	return &Maintenance{session, session, session, session, list, session.Close}, nil
 }
 
-// maintainOnce asks the owner; if there is none, it becomes that.
-func maintainOnce(ctx context.Context, opts MaintainOptions) (*Maintenance, error) {
-	if !opts.Rebuild {
-		owner, err := host.Attach(ctx, opts.Layout)
-		if err == nil {
-			return &Maintenance{owner, owner, owner, owner, repositoriesAt(owner), owner.Close}, nil
-		}
-		if !errors.Is(err, host.ErrNotRunning) {
-			return nil, err
-		}
-	}
+// rebuild opens a layout that is at rest, and makes its index anew.
+func rebuild(ctx context.Context, opts MaintainOptions) (*Maintenance, error) {
 	layout, err := ocilayout.Open(ctx, opts.Layout, &ocilayout.Options{
-		Logger: opts.Logger, Rebuild: opts.Rebuild, Grace: max(opts.Grace, DefaultGrace),
+		Logger: opts.Logger, Rebuild: true, Grace: max(opts.Grace, DefaultGrace),
 	})
 	if err != nil {
 		return nil, err

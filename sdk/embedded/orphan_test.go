@@ -20,19 +20,24 @@ func TestNoPluginOutlivesItsHost(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills processes")
 	}
-	dir := t.TempDir()
-	for round := range 20 {
-		hostProcess, pid := startHost(t, dir)
-		if err := hostProcess.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		hostProcess.Wait()
-		if !gone(pid, 5*time.Second) {
-			syscall.Kill(pid, syscall.SIGKILL)
-			t.Fatalf("round %d: plugin %d is alive after its host", round, pid)
-		}
+	for kind, private := range map[string]string{"private": "yes", "shared": ""} {
+		t.Run(kind, func(t *testing.T) {
+			t.Setenv(privateVariable, private)
+			dir := t.TempDir()
+			for round := range 10 {
+				hostProcess, pid := startHost(t, dir)
+				if err := hostProcess.Process.Kill(); err != nil {
+					t.Fatal(err)
+				}
+				hostProcess.Wait()
+				if !gone(pid, 5*time.Second) {
+					syscall.Kill(pid, syscall.SIGKILL)
+					t.Fatalf("round %d: plugin %d is alive after its host", round, pid)
+				}
+			}
+			openSession(t, launch{host.Self(), false}, dir)
+		})
 	}
-	openSession(t, host.Self(), dir)
 }
 
 func startHost(t *testing.T, dir string) (*exec.Cmd, int) {

@@ -19,10 +19,9 @@ import (
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/host"
 	"github.com/berthoci/berth/internal/control"
-	"github.com/berthoci/berth/ocilayout"
+	"github.com/berthoci/berth/plugin"
 	"github.com/berthoci/berth/sdk/embedded"
 	"github.com/berthoci/berth/sdk/remote"
-	"github.com/berthoci/berth/server"
 )
 
 // place is a temporary directory whose path leaves room for a socket's name.
@@ -46,18 +45,26 @@ type served struct {
 
 // owners start the owner of a layout, each its own way.
 var owners = map[string]func(t *testing.T, dir string) *served{
-	"a plugin":   func(t *testing.T, dir string) *served { return servedBy(t, dir, host.Self()) },
-	"in process": func(t *testing.T, dir string) *served { return servedBy(t, dir, embedded.InProcess()) },
-	"serve":      serve,
+	"a shared plugin": func(t *testing.T, dir string) *served {
+		return servedBy(t, host.Options{Layout: dir, Launcher: host.Self()})
+	},
+	"a private plugin": func(t *testing.T, dir string) *served {
+		return servedBy(t, host.Options{Layout: dir, Launcher: host.Self(), Private: true})
+	},
+	"in process": func(t *testing.T, dir string) *served {
+		return servedBy(t, host.Options{Layout: dir, Launcher: embedded.InProcess()})
+	},
+	"serve": serve,
 }
 
-func servedBy(t *testing.T, dir string, launcher host.Launcher) *served {
+func servedBy(t *testing.T, opts host.Options) *served {
 	t.Helper()
-	session, err := host.Open(t.Context(), host.Options{Layout: dir, Launcher: launcher})
+	opts.IdleTimeout = -1 // a shared one ends with its last lease
+	session, err := host.Open(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return (&served{T: t, dir: dir, registry: registryAt(t, session.Endpoint()), stop: session.Close}).endWithTest()
+	return (&served{T: t, dir: opts.Layout, registry: registryAt(t, session.Endpoint()), stop: session.Close}).endWithTest()
 }
 
 func serve(t *testing.T, dir string) *served {
@@ -66,7 +73,7 @@ func serve(t *testing.T, dir string) *served {
 	address, result := make(chan string, 1), make(chan error, 1)
 	go func() {
 		result <- embedded.Serve(ctx, embedded.ServeOptions{
-			Layout: dir, Address: "127.0.0.1:0", Server: server.Options{}, Ready: func(at string) { address <- at },
+			Layout: dir, Listen: plugin.ListenOptions{Address: "127.0.0.1:0"}, Ready: func(at plugin.Endpoint) { address <- at.Address },
 		})
 	}()
 	s := &served{T: t, dir: dir, stop: func() error {
@@ -185,17 +192,6 @@ func (s *served) wantTags(want ...string) {
 	if strings.Join(got, " ") != strings.Join(want, " ") {
 		s.Errorf("tags are %q, want %q", got, want)
 	}
-}
-
-// atRest makes sure that nobody owns a layout.
-func atRest(t *testing.T, dir string) {
-	t.Helper()
-	layout, err := ocilayout.Open(t.Context(), dir, nil)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	layout.Close()
 }
 
 // modeOf is the durability with which a layout was last written.

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -33,22 +34,23 @@ func repositoriesOf(layout *ocilayout.Layout) func(context.Context) ([]string, e
 // control plane has no lists.
 func repositoriesAt(owner *host.Owner) func(context.Context) ([]string, error) {
 	return func(ctx context.Context) (names []string, err error) {
-		lease, err := owner.Lease(ctx)
+		lease, err := owner.Lease(ctx, plugin.LeaseOptions{Listen: &plugin.ListenOptions{ReadOnly: true, Token: rand.Text()}})
 		if err != nil {
 			return nil, err
 		}
 		defer lease.Close()
-		at, err := lease.Listen(ctx, plugin.ListenOptions{ReadOnly: true})
-		if err != nil {
-			return nil, err
+		return catalog(ctx, lease.Endpoint())
+	}
+}
+
+// catalog lists the repositories that a registry has.
+func catalog(ctx context.Context, at plugin.Endpoint) (names []string, err error) {
+	for last := ""; ; last = names[len(names)-1] {
+		page, err := catalogPage(ctx, at, last)
+		if err != nil || len(page) == 0 {
+			return names, err
 		}
-		for last := ""; ; last = names[len(names)-1] {
-			page, err := catalogPage(ctx, at, last)
-			if err != nil || len(page) == 0 {
-				return names, err
-			}
-			names = append(names, page...)
-		}
+		names = append(names, page...)
 	}
 }
 

@@ -6,95 +6,58 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
-	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/host"
 	"github.com/berthoci/berth/plugin"
-	"github.com/berthoci/berth/server"
 )
 
 // ServeOptions say what Serve serves, and where.
 type ServeOptions struct {
 	// Layout is the layout directory.
 	Layout string
-	// Address is HOST:PORT; port 0 is any that is free. A host beyond the loopback interface is served
-	// only with a certificate and an Authorizer in Server. One that is a name is a name of the server.
-	Address string
-	// CertFile and KeyFile hold the server's certificate, with those of its issuers behind it, and its
-	// private key, both as PEM. With them https is served, and nothing else: TLS 1.2 or later, HTTP/2 for
-	// those who speak it. Files that change are read again, at most a second later; as long as
-	// they do not fit, what was read before is used on. Empty: plain http.
-	CertFile, KeyFile string
-	// Server says how the layout is served.
-	Server server.Options
+	// Listen says how and where the layout is served. Address must be set; port 0 is any that is free.
+	Listen plugin.ListenOptions
 	// Durability is what an answer promises, "process" or "power", as in sdk.Options. Empty: "process".
 	Durability string
-	// Ready is called once, with the address that the registry answers at. May be nil.
-	Ready func(address string)
+	// Ready is called once, when the registry answers, with the place where it does. May be nil.
+	Ready func(at plugin.Endpoint)
 	// Logger is told what an operator should know. Nil: nobody.
 	Logger *slog.Logger
+	// AccessLog gets one record of each request. Nil: nobody.
+	AccessLog *slog.Logger
 }
 
-// Serve serves a layout until the context ends. Requests that are under way may finish then, and the
-// layout's index.json is brought up to date. Meanwhile [Maintain] reaches the layout through this
-// process.
+// Serve serves a layout until the context ends, or somebody drains the registry. Requests that are under way may
+// finish then, and the layout's index.json is brought up to date. Where a plugin has the layout already, Serve has
+// that one listen; otherwise it is this process that others share.
 //
-// Errors: berth.ErrLayoutInUse, berth.ErrLayoutInvalid; berth.ErrDenied for an address beyond the
-// loopback interface without TLS and an Authorizer; what is wrong with the certificate's files.
-func Serve(ctx context.Context, opts ServeOptions) (err error) {
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
-	guard := Guard{TLS: opts.CertFile != "", Auth: opts.Server.Authorizer != nil}
-	if err := CheckAddress(opts.Address, guard); err != nil {
-		return fmt.Errorf("address %q: %w", opts.Address, err)
-	}
-	if err := opts.Server.Validate(); err != nil {
+// Errors: those of host.Open; plugin.ErrAddressInUse; berth.ErrDenied for an address beyond the loopback interface
+// without TLS and passwords; what is wrong with the other options.
+func Serve(ctx context.Context, opts ServeOptions) error {
+	if _, _, err := examine(&opts.Listen, slog.New(slog.DiscardHandler)); err != nil {
 		return err
 	}
-	certs, err := opts.certificates()
+	var door sync.WaitGroup
+	session, err := host.Open(ctx, host.Options{
+		Layout:     opts.Layout,
+		Launcher:   inProcess{door: &door},
+		Listen:     opts.Listen,
+		Durability: opts.Durability,
+		Logger:     opts.Logger,
+		AccessLog:  opts.AccessLog,
+	})
 	if err != nil {
 		return err
 	}
-	c := newController(ctx, plugin.Config{Layout: opts.Layout, Durability: opts.Durability}, opts.Logger)
-	defer func() { err = errors.Join(err, c.close()) }()
-	if c.failed != nil {
-		return c.failed
-	}
-	c.upkeep.readOnly = opts.Server.ReadOnly
-	listener, err := net.Listen("tcp", opts.Address)
-	if err != nil {
-		return fmt.Errorf("address %s: %w; stop what listens there, or choose another --addr", opts.Address, plainCause(err))
-	}
-	opts.Server.Logger = opts.Logger
-	opts.Server.Hosts = slices.Concat(opts.Server.Hosts, ownName(opts.Address, listener.Addr()))
-	return c.serve(ctx, listener, &opts, certs)
-}
-
-// serve answers at a listener until the context ends.
-func (c *controller) serve(ctx context.Context, listener net.Listener, opts *ServeOptions, certs *certificates) error {
-	srv := newHTTPServer(c.layout, &opts.Server)
-	srv.std.TLSConfig = certs.config()
-	served := make(chan error, 1)
-	go func() { served <- srv.serve(listener) }()
-	c.open(slog.LevelWarn)
+	door.Wait() // so that who waits for Ready can share it
 	if opts.Ready != nil {
-		opts.Ready(listener.Addr().String())
+		opts.Ready(session.Endpoint())
 	}
-	select {
-	case err := <-served:
-		return err
-	case <-ctx.Done():
-	}
-	c.quiesce()
-	err := srv.shutdown()
-	if served := <-served; !errors.Is(served, http.ErrServerClosed) {
-		err = errors.Join(err, served)
-	}
-	return err
+	return errors.Join(session.Stay(ctx), session.Close())
 }
 
 // plainCause is a network error without the operation and address that are told already.

@@ -32,15 +32,15 @@ type stamp struct {
 	size     int64
 }
 
-// certificates reads the files that the options name. None named is nil.
-func (o *ServeOptions) certificates() (*certificates, error) {
-	if o.CertFile == "" && o.KeyFile == "" {
+// readCertificates reads a certificate and its key. None named is nil.
+func readCertificates(certFile, keyFile string, log *slog.Logger) (*certificates, error) {
+	if certFile == "" && keyFile == "" {
 		return nil, nil
 	}
-	if o.CertFile == "" || o.KeyFile == "" {
+	if certFile == "" || keyFile == "" {
 		return nil, errors.New("a certificate and its key go together: name the files of both")
 	}
-	c := &certificates{certFile: o.CertFile, keyFile: o.KeyFile, log: o.Logger, looked: time.Now()}
+	c := &certificates{certFile: certFile, keyFile: keyFile, log: log, looked: time.Now()}
 	var err error
 	if c.stamps, err = c.stat(); err != nil {
 		return nil, fmt.Errorf("TLS: %w", err)

@@ -23,8 +23,8 @@ import (
 	"time"
 
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/plugin"
 	"github.com/berthoci/berth/sdk/embedded"
-	"github.com/berthoci/berth/server"
 )
 
 // certified writes a new certificate for this machine, and its key, and returns it and the files.
@@ -62,7 +62,7 @@ func serveTLS(t *testing.T, opts embedded.ServeOptions) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	address, result := make(chan string, 1), make(chan error, 1)
-	opts.Layout, opts.Ready = filepath.Join(t.TempDir(), "layout"), func(at string) { address <- at }
+	opts.Layout, opts.Ready = filepath.Join(t.TempDir(), "layout"), func(at plugin.Endpoint) { address <- at.Address }
 	go func() { result <- embedded.Serve(ctx, opts) }()
 	select {
 	case err := <-result:
@@ -91,7 +91,7 @@ func client(t *testing.T, cert *x509.Certificate, config *tls.Config) *http.Clie
 
 func TestServeTLS(t *testing.T) {
 	cert, certFile, keyFile := certified(t, t.TempDir())
-	address := serveTLS(t, embedded.ServeOptions{Address: "127.0.0.1:0", CertFile: certFile, KeyFile: keyFile})
+	address := serveTLS(t, embedded.ServeOptions{Listen: plugin.ListenOptions{Address: "127.0.0.1:0", CertFile: certFile, KeyFile: keyFile}})
 	resp, err := client(t, cert, &tls.Config{}).Get("https://" + address + "/v2/")
 	fatal(t, err)
 	resp.Body.Close()
@@ -138,7 +138,8 @@ func TestACertificateIsRenewed(t *testing.T) {
 	dir, log := t.TempDir(), &said{}
 	first, certFile, keyFile := certified(t, dir)
 	address := serveTLS(t, embedded.ServeOptions{
-		Address: "127.0.0.1:0", CertFile: certFile, KeyFile: keyFile, Logger: slog.New(slog.NewTextHandler(log, nil)),
+		Listen: plugin.ListenOptions{Address: "127.0.0.1:0", CertFile: certFile, KeyFile: keyFile},
+		Logger: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	if got := shown(t, address); got.Cmp(first.SerialNumber) != 0 {
 		t.Fatal("it shows another certificate")
@@ -189,7 +190,9 @@ func TestCertificatesThatAreNotServed(t *testing.T) {
 		"nonsense.pem": {nonsense, keyFile}, "does not match": {certFile, otherKey},
 	} {
 		layout := filepath.Join(t.TempDir(), "layout")
-		err := embedded.Serve(t.Context(), embedded.ServeOptions{Layout: layout, Address: "127.0.0.1:0", CertFile: files[0], KeyFile: files[1]})
+		err := embedded.Serve(t.Context(), embedded.ServeOptions{
+			Layout: layout, Listen: plugin.ListenOptions{Address: "127.0.0.1:0", CertFile: files[0], KeyFile: files[1]},
+		})
 		if err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: got %v", name, err)
 		}
@@ -226,9 +229,9 @@ func TestAddressesBeyondLoopback(t *testing.T) {
 // Beyond loopback there is TLS, and somebody who may ask is asked who it is.
 func TestServeBeyondLoopback(t *testing.T) {
 	cert, certFile, keyFile := certified(t, t.TempDir())
-	address := serveTLS(t, embedded.ServeOptions{
-		Address: "0.0.0.0:0", CertFile: certFile, KeyFile: keyFile, Server: server.Options{Authorizer: server.Token("secret"), Hosts: []string{"registry.test"}},
-	})
+	address := serveTLS(t, embedded.ServeOptions{Listen: plugin.ListenOptions{
+		Address: "0.0.0.0:0", CertFile: certFile, KeyFile: keyFile, Token: "secret", Hosts: []string{"registry.test"},
+	}})
 	_, port, err := net.SplitHostPort(address)
 	fatal(t, err)
 	for host, status := range map[string]int{"localhost:" + port: 401, "registry.test": 401, "127.0.0.1:" + port: 401, "0.0.0.0:" + port: 403, "evil.test": 403} {
@@ -257,9 +260,9 @@ func TestServeAtAName(t *testing.T) {
 		t.Skip(err)
 	}
 	cert, certFile, keyFile := certified(t, t.TempDir())
-	address := serveTLS(t, embedded.ServeOptions{
-		Address: name + ":0", CertFile: certFile, KeyFile: keyFile, Server: server.Options{Authorizer: server.Token("secret")},
-	})
+	address := serveTLS(t, embedded.ServeOptions{Listen: plugin.ListenOptions{
+		Address: name + ":0", CertFile: certFile, KeyFile: keyFile, Token: "secret",
+	}})
 	_, port, err := net.SplitHostPort(address)
 	fatal(t, err)
 	for host, status := range map[string]int{name + ":" + port: 401, name: 403, name + ":1": 403} {
@@ -276,7 +279,7 @@ func TestServeAtAName(t *testing.T) {
 }
 
 func TestServeTakesNoBadOptions(t *testing.T) {
-	err := embedded.Serve(t.Context(), embedded.ServeOptions{Layout: t.TempDir(), Address: "127.0.0.1:0", Server: server.Options{Hosts: []string{"a b"}}})
+	err := embedded.Serve(t.Context(), embedded.ServeOptions{Layout: t.TempDir(), Listen: plugin.ListenOptions{Address: "127.0.0.1:0", Hosts: []string{"a b"}}})
 	if err == nil || !strings.Contains(err.Error(), `"a b"`) {
 		t.Errorf("got %v", err)
 	}

@@ -3,7 +3,6 @@ package embedded
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 
 	"github.com/berthoci/berth"
@@ -11,17 +10,10 @@ import (
 	"github.com/berthoci/berth/plugin"
 )
 
-var (
-	errEnding   = errors.New("the registry is ending")
-	errReadOnly = fmt.Errorf("%w: the layout is served read-only; stop berth serve first", berth.ErrUnsupported)
-)
-
 // upkeep is what is done to a layout as a whole, on behalf of others: collections, checks and
 // checkouts. All of it ends before the layout is closed.
 type upkeep struct {
 	layout *ocilayout.Layout
-	// readOnly refuses what would change the layout.
-	readOnly bool
 	// leaving is over when nothing may begin any more, patience when what has begun must end.
 	leaving, patience context.Context
 	leave, hurry      context.CancelFunc
@@ -43,9 +35,6 @@ func (u *upkeep) Flush(ctx context.Context) error { return u.layout.Flush(ctx) }
 
 // GC implements [berth.Collector].
 func (u *upkeep) GC(ctx context.Context, opts *berth.GCOptions) (report berth.GCReport, err error) {
-	if u.readOnly && (opts == nil || !opts.DryRun) {
-		return report, errReadOnly
-	}
 	err = u.do(ctx, u.patience, func(ctx context.Context) (err error) {
 		report, err = u.layout.GC(ctx, opts)
 		return err
@@ -55,9 +44,6 @@ func (u *upkeep) GC(ctx context.Context, opts *berth.GCOptions) (report berth.GC
 
 // Fsck implements [berth.Checker].
 func (u *upkeep) Fsck(ctx context.Context, opts *berth.FsckOptions) (report berth.FsckReport, err error) {
-	if u.readOnly && opts != nil && opts.Repair {
-		return report, errReadOnly
-	}
 	err = u.do(ctx, u.patience, func(ctx context.Context) (err error) {
 		report, err = u.layout.Fsck(ctx, opts)
 		return err
@@ -67,9 +53,6 @@ func (u *upkeep) Fsck(ctx context.Context, opts *berth.FsckOptions) (report bert
 
 // Checkout implements [berth.Checkouter].
 func (u *upkeep) Checkout(ctx context.Context) (done func(context.Context) error, err error) {
-	if u.readOnly {
-		return nil, errReadOnly
-	}
 	held := &checkout{upkeep: u}
 	err = u.do(ctx, u.leaving, func(ctx context.Context) (err error) {
 		if held.done, err = u.layout.Checkout(ctx); err != nil {
@@ -78,7 +61,7 @@ func (u *upkeep) Checkout(ctx context.Context) (done func(context.Context) error
 		u.note(held)
 		if u.leaving.Err() != nil { // it was let go by one that was cut
 			held.cut()
-			return errEnding
+			return plugin.ErrEnding
 		}
 		return nil
 	})
@@ -91,15 +74,15 @@ func (u *upkeep) Checkout(ctx context.Context) (done func(context.Context) error
 // do does a piece of work, which is to end when until is over.
 func (u *upkeep) do(ctx, until context.Context, work func(context.Context) error) error {
 	if !u.begin() {
-		return errEnding
+		return plugin.ErrEnding
 	}
 	defer u.running.Done()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(until, func() { cancel(errEnding) })()
+	defer context.AfterFunc(until, func() { cancel(plugin.ErrEnding) })()
 	err := work(ctx)
-	if err != nil && context.Cause(ctx) == errEnding {
-		return errEnding
+	if err != nil && context.Cause(ctx) == plugin.ErrEnding {
+		return plugin.ErrEnding
 	}
 	return err
 }
@@ -124,6 +107,13 @@ func (u *upkeep) forget(c *checkout) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.checkouts, c)
+}
+
+// isHeld reports whether the directory is held for somebody.
+func (u *upkeep) isHeld() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.checkouts) > 0
 }
 
 // quiesce lets nothing begin any more, and ends checkouts: pushes wait for them.

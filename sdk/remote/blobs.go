@@ -64,6 +64,7 @@ type blob struct {
 	desc   v1.Descriptor
 	body   io.ReadCloser
 	offset int64 // of the next read
+	breaks int   // of the download since the last byte
 	hashed int64 // how much hash has seen, from the start
 	hash   hash.Hash
 }
@@ -111,13 +112,30 @@ func (b *blob) Read(p []byte) (int, error) {
 	}
 	n, err := b.body.Read(p)
 	b.add(p[:n])
-	if errors.Is(err, io.EOF) {
-		err = nil
-		if b.offset < b.desc.Size && n == 0 {
-			err = b.failed("%w: the download broke off at %d of %d bytes", io.ErrUnexpectedEOF, b.offset, b.desc.Size)
-		}
+	switch {
+	case n > 0:
+		b.breaks = 0
+		return n, nil // an error comes again, with the next read
+	case err == nil || b.ctx.Err() != nil:
+		return 0, err
 	}
-	return n, err
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return 0, b.resume(err)
+}
+
+// maxBreaks is how often in a row a download may break off without a byte.
+const maxBreaks = 3
+
+// resume has the next read begin another download, where this one has broken off.
+func (b *blob) resume(err error) error {
+	if b.breaks++; b.breaks > maxBreaks {
+		return b.failed("%w: the download broke off at %d of %d bytes", err, b.offset, b.desc.Size)
+	}
+	b.body.Close()
+	b.body = nil
+	return nil
 }
 
 // add hashes what follows on what was hashed before.

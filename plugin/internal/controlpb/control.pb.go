@@ -66,8 +66,9 @@ type HelloResponse struct {
 	Layout  []byte                 `protobuf:"bytes,2,opt,name=layout,proto3" json:"layout,omitempty"` // a path need not be UTF-8
 	Pid     int64                  `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`
 	// The layout directory's, zero where the system has none.
-	Device        uint64 `protobuf:"varint,4,opt,name=device,proto3" json:"device,omitempty"`
-	Inode         uint64 `protobuf:"varint,5,opt,name=inode,proto3" json:"inode,omitempty"`
+	Device        uint64     `protobuf:"varint,4,opt,name=device,proto3" json:"device,omitempty"`
+	Inode         uint64     `protobuf:"varint,5,opt,name=inode,proto3" json:"inode,omitempty"`
+	Protocols     *Protocols `protobuf:"bytes,6,opt,name=protocols,proto3" json:"protocols,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -137,15 +138,87 @@ func (x *HelloResponse) GetInode() uint64 {
 	return 0
 }
 
+func (x *HelloResponse) GetProtocols() *Protocols {
+	if x != nil {
+		return x.Protocols
+	}
+	return nil
+}
+
+// Protocols are the versions of the control plane that one end speaks. This message and where it is used
+// stay as they are in all versions: they are what two ends must understand to find that they do not
+// understand each other.
+type Protocols struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Oldest        int32                  `protobuf:"varint,1,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	Newest        int32                  `protobuf:"varint,2,opt,name=newest,proto3" json:"newest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Protocols) Reset() {
+	*x = Protocols{}
+	mi := &file_control_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Protocols) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Protocols) ProtoMessage() {}
+
+func (x *Protocols) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Protocols.ProtoReflect.Descriptor instead.
+func (*Protocols) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Protocols) GetOldest() int32 {
+	if x != nil {
+		return x.Oldest
+	}
+	return 0
+}
+
+func (x *Protocols) GetNewest() int32 {
+	if x != nil {
+		return x.Newest
+	}
+	return 0
+}
+
 type LeaseRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Protocols     *Protocols             `protobuf:"bytes,1,opt,name=protocols,proto3" json:"protocols,omitempty"`
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"` // of the host
+	Pid           int64                  `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`
+	Command       []byte                 `protobuf:"bytes,4,opt,name=command,proto3" json:"command,omitempty"`
+	IdleTimeoutNs int64                  `protobuf:"varint,5,opt,name=idle_timeout_ns,json=idleTimeoutNs,proto3" json:"idle_timeout_ns,omitempty"` // zero: the plugin's own; negative: none
+	Durability    string                 `protobuf:"bytes,6,opt,name=durability,proto3" json:"durability,omitempty"`
+	LogLevel      *int64                 `protobuf:"varint,7,opt,name=log_level,json=logLevel,proto3,oneof" json:"log_level,omitempty"` // absent: no logs
+	AccessLog     bool                   `protobuf:"varint,8,opt,name=access_log,json=accessLog,proto3" json:"access_log,omitempty"`
+	Listen        *ListenRequest         `protobuf:"bytes,9,opt,name=listen,proto3" json:"listen,omitempty"` // absent: no address
+	Key           string                 `protobuf:"bytes,10,opt,name=key,proto3" json:"key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_control_proto_msgTypes[2]
+	mi := &file_control_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -157,7 +230,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[2]
+	mi := &file_control_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -170,19 +243,94 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{2}
+	return file_control_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *LeaseRequest) GetProtocols() *Protocols {
+	if x != nil {
+		return x.Protocols
+	}
+	return nil
+}
+
+func (x *LeaseRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *LeaseRequest) GetPid() int64 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *LeaseRequest) GetCommand() []byte {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *LeaseRequest) GetIdleTimeoutNs() int64 {
+	if x != nil {
+		return x.IdleTimeoutNs
+	}
+	return 0
+}
+
+func (x *LeaseRequest) GetDurability() string {
+	if x != nil {
+		return x.Durability
+	}
+	return ""
+}
+
+func (x *LeaseRequest) GetLogLevel() int64 {
+	if x != nil && x.LogLevel != nil {
+		return *x.LogLevel
+	}
+	return 0
+}
+
+func (x *LeaseRequest) GetAccessLog() bool {
+	if x != nil {
+		return x.AccessLog
+	}
+	return false
+}
+
+func (x *LeaseRequest) GetListen() *ListenRequest {
+	if x != nil {
+		return x.Listen
+	}
+	return nil
+}
+
+func (x *LeaseRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
 }
 
 type LeaseEvent struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	LeaseId       string                 `protobuf:"bytes,1,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Event:
+	//
+	//	*LeaseEvent_Begun
+	//	*LeaseEvent_Log
+	//	*LeaseEvent_Ending
+	Event         isLeaseEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LeaseEvent) Reset() {
 	*x = LeaseEvent{}
-	mi := &file_control_proto_msgTypes[3]
+	mi := &file_control_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -194,7 +342,7 @@ func (x *LeaseEvent) String() string {
 func (*LeaseEvent) ProtoMessage() {}
 
 func (x *LeaseEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[3]
+	mi := &file_control_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -207,29 +355,377 @@ func (x *LeaseEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseEvent.ProtoReflect.Descriptor instead.
 func (*LeaseEvent) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{3}
+	return file_control_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *LeaseEvent) GetLeaseId() string {
+func (x *LeaseEvent) GetEvent() isLeaseEvent_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *LeaseEvent) GetBegun() *LeaseBegun {
+	if x != nil {
+		if x, ok := x.Event.(*LeaseEvent_Begun); ok {
+			return x.Begun
+		}
+	}
+	return nil
+}
+
+func (x *LeaseEvent) GetLog() *LogRecord {
+	if x != nil {
+		if x, ok := x.Event.(*LeaseEvent_Log); ok {
+			return x.Log
+		}
+	}
+	return nil
+}
+
+func (x *LeaseEvent) GetEnding() *LeaseEnding {
+	if x != nil {
+		if x, ok := x.Event.(*LeaseEvent_Ending); ok {
+			return x.Ending
+		}
+	}
+	return nil
+}
+
+type isLeaseEvent_Event interface {
+	isLeaseEvent_Event()
+}
+
+type LeaseEvent_Begun struct {
+	Begun *LeaseBegun `protobuf:"bytes,1,opt,name=begun,proto3,oneof"`
+}
+
+type LeaseEvent_Log struct {
+	Log *LogRecord `protobuf:"bytes,2,opt,name=log,proto3,oneof"`
+}
+
+type LeaseEvent_Ending struct {
+	Ending *LeaseEnding `protobuf:"bytes,3,opt,name=ending,proto3,oneof"`
+}
+
+func (*LeaseEvent_Begun) isLeaseEvent_Event() {}
+
+func (*LeaseEvent_Log) isLeaseEvent_Event() {}
+
+func (*LeaseEvent_Ending) isLeaseEvent_Event() {}
+
+type LeaseBegun struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	LeaseId       string                 `protobuf:"bytes,1,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
+	Info          *HelloResponse         `protobuf:"bytes,2,opt,name=info,proto3" json:"info,omitempty"`
+	Listen        *ListenResponse        `protobuf:"bytes,3,opt,name=listen,proto3" json:"listen,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseBegun) Reset() {
+	*x = LeaseBegun{}
+	mi := &file_control_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseBegun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseBegun) ProtoMessage() {}
+
+func (x *LeaseBegun) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseBegun.ProtoReflect.Descriptor instead.
+func (*LeaseBegun) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *LeaseBegun) GetLeaseId() string {
 	if x != nil {
 		return x.LeaseId
 	}
 	return ""
 }
 
+func (x *LeaseBegun) GetInfo() *HelloResponse {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+func (x *LeaseBegun) GetListen() *ListenResponse {
+	if x != nil {
+		return x.Listen
+	}
+	return nil
+}
+
+// LeaseEnding says that the plugin ends, in good order. What it serves at the lease's addresses ends next.
+type LeaseEnding struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseEnding) Reset() {
+	*x = LeaseEnding{}
+	mi := &file_control_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseEnding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseEnding) ProtoMessage() {}
+
+func (x *LeaseEnding) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseEnding.ProtoReflect.Descriptor instead.
+func (*LeaseEnding) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{6}
+}
+
+type LogRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TimeNs        int64                  `protobuf:"varint,1,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"` // since 1970
+	Level         int64                  `protobuf:"varint,2,opt,name=level,proto3" json:"level,omitempty"`
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Attributes    []*LogAttribute        `protobuf:"bytes,4,rep,name=attributes,proto3" json:"attributes,omitempty"`
+	Access        bool                   `protobuf:"varint,5,opt,name=access,proto3" json:"access,omitempty"`   // a line of the access log
+	Dropped       int64                  `protobuf:"varint,6,opt,name=dropped,proto3" json:"dropped,omitempty"` // how many records before this one were not sent
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogRecord) Reset() {
+	*x = LogRecord{}
+	mi := &file_control_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogRecord) ProtoMessage() {}
+
+func (x *LogRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogRecord.ProtoReflect.Descriptor instead.
+func (*LogRecord) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *LogRecord) GetTimeNs() int64 {
+	if x != nil {
+		return x.TimeNs
+	}
+	return 0
+}
+
+func (x *LogRecord) GetLevel() int64 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *LogRecord) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *LogRecord) GetAttributes() []*LogAttribute {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *LogRecord) GetAccess() bool {
+	if x != nil {
+		return x.Access
+	}
+	return false
+}
+
+func (x *LogRecord) GetDropped() int64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+type LogAttribute struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Types that are valid to be assigned to Value:
+	//
+	//	*LogAttribute_Text
+	//	*LogAttribute_Number
+	//	*LogAttribute_Fraction
+	Value         isLogAttribute_Value `protobuf_oneof:"value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogAttribute) Reset() {
+	*x = LogAttribute{}
+	mi := &file_control_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogAttribute) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogAttribute) ProtoMessage() {}
+
+func (x *LogAttribute) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogAttribute.ProtoReflect.Descriptor instead.
+func (*LogAttribute) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LogAttribute) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *LogAttribute) GetValue() isLogAttribute_Value {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *LogAttribute) GetText() string {
+	if x != nil {
+		if x, ok := x.Value.(*LogAttribute_Text); ok {
+			return x.Text
+		}
+	}
+	return ""
+}
+
+func (x *LogAttribute) GetNumber() int64 {
+	if x != nil {
+		if x, ok := x.Value.(*LogAttribute_Number); ok {
+			return x.Number
+		}
+	}
+	return 0
+}
+
+func (x *LogAttribute) GetFraction() float64 {
+	if x != nil {
+		if x, ok := x.Value.(*LogAttribute_Fraction); ok {
+			return x.Fraction
+		}
+	}
+	return 0
+}
+
+type isLogAttribute_Value interface {
+	isLogAttribute_Value()
+}
+
+type LogAttribute_Text struct {
+	Text string `protobuf:"bytes,2,opt,name=text,proto3,oneof"`
+}
+
+type LogAttribute_Number struct {
+	Number int64 `protobuf:"varint,3,opt,name=number,proto3,oneof"`
+}
+
+type LogAttribute_Fraction struct {
+	Fraction float64 `protobuf:"fixed64,4,opt,name=fraction,proto3,oneof"`
+}
+
+func (*LogAttribute_Text) isLogAttribute_Value() {}
+
+func (*LogAttribute_Number) isLogAttribute_Value() {}
+
+func (*LogAttribute_Fraction) isLogAttribute_Value() {}
+
 type ListenRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	LeaseId       string                 `protobuf:"bytes,1,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
-	Anonymous     bool                   `protobuf:"varint,2,opt,name=anonymous,proto3" json:"anonymous,omitempty"`
-	ReadOnly      bool                   `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
-	AllowMissing  bool                   `protobuf:"varint,4,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
+	ReadOnly      bool                   `protobuf:"varint,2,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	AllowMissing  bool                   `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
+	Address       []byte                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"` // empty: any that is free on the loopback interface
+	Token         string                 `protobuf:"bytes,5,opt,name=token,proto3" json:"token,omitempty"`     // empty: none is asked for
+	Socket        string                 `protobuf:"bytes,6,opt,name=socket,proto3" json:"socket,omitempty"`   // the name of a Unix socket; empty: none
+	Hosts         []string               `protobuf:"bytes,7,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	AllowClasses  []string               `protobuf:"bytes,8,rep,name=allow_classes,json=allowClasses,proto3" json:"allow_classes,omitempty"`
+	DenyClasses   []string               `protobuf:"bytes,9,rep,name=deny_classes,json=denyClasses,proto3" json:"deny_classes,omitempty"`
+	MaxRequests   int64                  `protobuf:"varint,10,opt,name=max_requests,json=maxRequests,proto3" json:"max_requests,omitempty"`
+	MaxUploads    int64                  `protobuf:"varint,11,opt,name=max_uploads,json=maxUploads,proto3" json:"max_uploads,omitempty"`
+	MinChunk      int64                  `protobuf:"varint,12,opt,name=min_chunk,json=minChunk,proto3" json:"min_chunk,omitempty"`
+	CertFile      []byte                 `protobuf:"bytes,13,opt,name=cert_file,json=certFile,proto3" json:"cert_file,omitempty"`
+	KeyFile       []byte                 `protobuf:"bytes,14,opt,name=key_file,json=keyFile,proto3" json:"key_file,omitempty"`
+	Passwords     []byte                 `protobuf:"bytes,15,opt,name=passwords,proto3" json:"passwords,omitempty"`
+	Rules         []byte                 `protobuf:"bytes,16,opt,name=rules,proto3" json:"rules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListenRequest) Reset() {
 	*x = ListenRequest{}
-	mi := &file_control_proto_msgTypes[4]
+	mi := &file_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -241,7 +737,7 @@ func (x *ListenRequest) String() string {
 func (*ListenRequest) ProtoMessage() {}
 
 func (x *ListenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[4]
+	mi := &file_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -254,7 +750,7 @@ func (x *ListenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenRequest.ProtoReflect.Descriptor instead.
 func (*ListenRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{4}
+	return file_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListenRequest) GetLeaseId() string {
@@ -262,13 +758,6 @@ func (x *ListenRequest) GetLeaseId() string {
 		return x.LeaseId
 	}
 	return ""
-}
-
-func (x *ListenRequest) GetAnonymous() bool {
-	if x != nil {
-		return x.Anonymous
-	}
-	return false
 }
 
 func (x *ListenRequest) GetReadOnly() bool {
@@ -285,17 +774,109 @@ func (x *ListenRequest) GetAllowMissing() bool {
 	return false
 }
 
+func (x *ListenRequest) GetAddress() []byte {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *ListenRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *ListenRequest) GetSocket() string {
+	if x != nil {
+		return x.Socket
+	}
+	return ""
+}
+
+func (x *ListenRequest) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *ListenRequest) GetAllowClasses() []string {
+	if x != nil {
+		return x.AllowClasses
+	}
+	return nil
+}
+
+func (x *ListenRequest) GetDenyClasses() []string {
+	if x != nil {
+		return x.DenyClasses
+	}
+	return nil
+}
+
+func (x *ListenRequest) GetMaxRequests() int64 {
+	if x != nil {
+		return x.MaxRequests
+	}
+	return 0
+}
+
+func (x *ListenRequest) GetMaxUploads() int64 {
+	if x != nil {
+		return x.MaxUploads
+	}
+	return 0
+}
+
+func (x *ListenRequest) GetMinChunk() int64 {
+	if x != nil {
+		return x.MinChunk
+	}
+	return 0
+}
+
+func (x *ListenRequest) GetCertFile() []byte {
+	if x != nil {
+		return x.CertFile
+	}
+	return nil
+}
+
+func (x *ListenRequest) GetKeyFile() []byte {
+	if x != nil {
+		return x.KeyFile
+	}
+	return nil
+}
+
+func (x *ListenRequest) GetPasswords() []byte {
+	if x != nil {
+		return x.Passwords
+	}
+	return nil
+}
+
+func (x *ListenRequest) GetRules() []byte {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
 type ListenResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	Token         string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Socket        []byte                 `protobuf:"bytes,3,opt,name=socket,proto3" json:"socket,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListenResponse) Reset() {
 	*x = ListenResponse{}
-	mi := &file_control_proto_msgTypes[5]
+	mi := &file_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -307,7 +888,7 @@ func (x *ListenResponse) String() string {
 func (*ListenResponse) ProtoMessage() {}
 
 func (x *ListenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[5]
+	mi := &file_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -320,7 +901,7 @@ func (x *ListenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenResponse.ProtoReflect.Descriptor instead.
 func (*ListenResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{5}
+	return file_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListenResponse) GetAddress() string {
@@ -337,6 +918,661 @@ func (x *ListenResponse) GetToken() string {
 	return ""
 }
 
+func (x *ListenResponse) GetSocket() []byte {
+	if x != nil {
+		return x.Socket
+	}
+	return nil
+}
+
+type HoldRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pid           int64                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	Lease         *LeaseRequest          `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldRequest) Reset() {
+	*x = HoldRequest{}
+	mi := &file_control_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldRequest) ProtoMessage() {}
+
+func (x *HoldRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
+func (*HoldRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *HoldRequest) GetPid() int64 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *HoldRequest) GetLease() *LeaseRequest {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+type HoldResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Listen        *ListenResponse        `protobuf:"bytes,1,opt,name=listen,proto3" json:"listen,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldResponse) Reset() {
+	*x = HoldResponse{}
+	mi := &file_control_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldResponse) ProtoMessage() {}
+
+func (x *HoldResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldResponse.ProtoReflect.Descriptor instead.
+func (*HoldResponse) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *HoldResponse) GetListen() *ListenResponse {
+	if x != nil {
+		return x.Listen
+	}
+	return nil
+}
+
+type StatusRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusRequest) Reset() {
+	*x = StatusRequest{}
+	mi := &file_control_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusRequest) ProtoMessage() {}
+
+func (x *StatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
+func (*StatusRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{13}
+}
+
+type StatusResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Info          *HelloResponse         `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
+	StartedNs     int64                  `protobuf:"varint,2,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"` // since 1970
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Durability    string                 `protobuf:"bytes,4,opt,name=durability,proto3" json:"durability,omitempty"`
+	Ending        bool                   `protobuf:"varint,5,opt,name=ending,proto3" json:"ending,omitempty"`
+	IdleTimeoutNs int64                  `protobuf:"varint,6,opt,name=idle_timeout_ns,json=idleTimeoutNs,proto3" json:"idle_timeout_ns,omitempty"`
+	Leases        []*LeaseStatus         `protobuf:"bytes,7,rep,name=leases,proto3" json:"leases,omitempty"`
+	Repositories  int64                  `protobuf:"varint,8,opt,name=repositories,proto3" json:"repositories,omitempty"`
+	Tags          int64                  `protobuf:"varint,9,opt,name=tags,proto3" json:"tags,omitempty"`
+	Manifests     int64                  `protobuf:"varint,10,opt,name=manifests,proto3" json:"manifests,omitempty"`
+	Blobs         int64                  `protobuf:"varint,11,opt,name=blobs,proto3" json:"blobs,omitempty"`
+	Bytes         int64                  `protobuf:"varint,12,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusResponse) Reset() {
+	*x = StatusResponse{}
+	mi := &file_control_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusResponse) ProtoMessage() {}
+
+func (x *StatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
+func (*StatusResponse) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *StatusResponse) GetInfo() *HelloResponse {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetStartedNs() int64 {
+	if x != nil {
+		return x.StartedNs
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *StatusResponse) GetDurability() string {
+	if x != nil {
+		return x.Durability
+	}
+	return ""
+}
+
+func (x *StatusResponse) GetEnding() bool {
+	if x != nil {
+		return x.Ending
+	}
+	return false
+}
+
+func (x *StatusResponse) GetIdleTimeoutNs() int64 {
+	if x != nil {
+		return x.IdleTimeoutNs
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetLeases() []*LeaseStatus {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetRepositories() int64 {
+	if x != nil {
+		return x.Repositories
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetTags() int64 {
+	if x != nil {
+		return x.Tags
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetManifests() int64 {
+	if x != nil {
+		return x.Manifests
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetBlobs() int64 {
+	if x != nil {
+		return x.Blobs
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+type LeaseStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pid           int64                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	Command       []byte                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	SinceNs       int64                  `protobuf:"varint,4,opt,name=since_ns,json=sinceNs,proto3" json:"since_ns,omitempty"`
+	Addresses     []*ListenResponse      `protobuf:"bytes,5,rep,name=addresses,proto3" json:"addresses,omitempty"` // without their tokens
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseStatus) Reset() {
+	*x = LeaseStatus{}
+	mi := &file_control_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseStatus) ProtoMessage() {}
+
+func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseStatus.ProtoReflect.Descriptor instead.
+func (*LeaseStatus) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *LeaseStatus) GetPid() int64 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *LeaseStatus) GetCommand() []byte {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *LeaseStatus) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *LeaseStatus) GetSinceNs() int64 {
+	if x != nil {
+		return x.SinceNs
+	}
+	return 0
+}
+
+func (x *LeaseStatus) GetAddresses() []*ListenResponse {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+type DrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_control_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{16}
+}
+
+type DrainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainResponse) Reset() {
+	*x = DrainResponse{}
+	mi := &file_control_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainResponse) ProtoMessage() {}
+
+func (x *DrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
+func (*DrainResponse) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{17}
+}
+
+type WatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	After         string                 `protobuf:"bytes,1,opt,name=after,proto3" json:"after,omitempty"`
+	Pulls         bool                   `protobuf:"varint,2,opt,name=pulls,proto3" json:"pulls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_control_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *WatchRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetPulls() bool {
+	if x != nil {
+		return x.Pulls
+	}
+	return false
+}
+
+type WatchEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Position      string                 `protobuf:"bytes,1,opt,name=position,proto3" json:"position,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	TimeNs        int64                  `protobuf:"varint,3,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"` // since 1970; zero: none
+	Repository    string                 `protobuf:"bytes,4,opt,name=repository,proto3" json:"repository,omitempty"`
+	MediaType     string                 `protobuf:"bytes,5,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
+	Digest        string                 `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"`
+	Size          int64                  `protobuf:"varint,7,opt,name=size,proto3" json:"size,omitempty"`
+	ArtifactType  string                 `protobuf:"bytes,8,opt,name=artifact_type,json=artifactType,proto3" json:"artifact_type,omitempty"`
+	Tags          []string               `protobuf:"bytes,9,rep,name=tags,proto3" json:"tags,omitempty"`
+	Gc            *GCSummary             `protobuf:"bytes,10,opt,name=gc,proto3" json:"gc,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEvent) Reset() {
+	*x = WatchEvent{}
+	mi := &file_control_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEvent) ProtoMessage() {}
+
+func (x *WatchEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
+func (*WatchEvent) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *WatchEvent) GetPosition() string {
+	if x != nil {
+		return x.Position
+	}
+	return ""
+}
+
+func (x *WatchEvent) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *WatchEvent) GetTimeNs() int64 {
+	if x != nil {
+		return x.TimeNs
+	}
+	return 0
+}
+
+func (x *WatchEvent) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *WatchEvent) GetMediaType() string {
+	if x != nil {
+		return x.MediaType
+	}
+	return ""
+}
+
+func (x *WatchEvent) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *WatchEvent) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *WatchEvent) GetArtifactType() string {
+	if x != nil {
+		return x.ArtifactType
+	}
+	return ""
+}
+
+func (x *WatchEvent) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetGc() *GCSummary {
+	if x != nil {
+		return x.Gc
+	}
+	return nil
+}
+
+type GCSummary struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tags          int64                  `protobuf:"varint,1,opt,name=tags,proto3" json:"tags,omitempty"`
+	Manifests     int64                  `protobuf:"varint,2,opt,name=manifests,proto3" json:"manifests,omitempty"`
+	Blobs         int64                  `protobuf:"varint,3,opt,name=blobs,proto3" json:"blobs,omitempty"`
+	Bytes         int64                  `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GCSummary) Reset() {
+	*x = GCSummary{}
+	mi := &file_control_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GCSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GCSummary) ProtoMessage() {}
+
+func (x *GCSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GCSummary.ProtoReflect.Descriptor instead.
+func (*GCSummary) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *GCSummary) GetTags() int64 {
+	if x != nil {
+		return x.Tags
+	}
+	return 0
+}
+
+func (x *GCSummary) GetManifests() int64 {
+	if x != nil {
+		return x.Manifests
+	}
+	return 0
+}
+
+func (x *GCSummary) GetBlobs() int64 {
+	if x != nil {
+		return x.Blobs
+	}
+	return 0
+}
+
+func (x *GCSummary) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 type FlushRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -345,7 +1581,7 @@ type FlushRequest struct {
 
 func (x *FlushRequest) Reset() {
 	*x = FlushRequest{}
-	mi := &file_control_proto_msgTypes[6]
+	mi := &file_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -357,7 +1593,7 @@ func (x *FlushRequest) String() string {
 func (*FlushRequest) ProtoMessage() {}
 
 func (x *FlushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[6]
+	mi := &file_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -370,7 +1606,7 @@ func (x *FlushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushRequest.ProtoReflect.Descriptor instead.
 func (*FlushRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{6}
+	return file_control_proto_rawDescGZIP(), []int{21}
 }
 
 type FlushResponse struct {
@@ -381,7 +1617,7 @@ type FlushResponse struct {
 
 func (x *FlushResponse) Reset() {
 	*x = FlushResponse{}
-	mi := &file_control_proto_msgTypes[7]
+	mi := &file_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -393,7 +1629,7 @@ func (x *FlushResponse) String() string {
 func (*FlushResponse) ProtoMessage() {}
 
 func (x *FlushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[7]
+	mi := &file_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -406,7 +1642,7 @@ func (x *FlushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushResponse.ProtoReflect.Descriptor instead.
 func (*FlushResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{7}
+	return file_control_proto_rawDescGZIP(), []int{22}
 }
 
 type GCRequest struct {
@@ -422,7 +1658,7 @@ type GCRequest struct {
 
 func (x *GCRequest) Reset() {
 	*x = GCRequest{}
-	mi := &file_control_proto_msgTypes[8]
+	mi := &file_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -434,7 +1670,7 @@ func (x *GCRequest) String() string {
 func (*GCRequest) ProtoMessage() {}
 
 func (x *GCRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[8]
+	mi := &file_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -447,7 +1683,7 @@ func (x *GCRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GCRequest.ProtoReflect.Descriptor instead.
 func (*GCRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{8}
+	return file_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GCRequest) GetDryRun() bool {
@@ -495,7 +1731,7 @@ type KeepRule struct {
 
 func (x *KeepRule) Reset() {
 	*x = KeepRule{}
-	mi := &file_control_proto_msgTypes[9]
+	mi := &file_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -507,7 +1743,7 @@ func (x *KeepRule) String() string {
 func (*KeepRule) ProtoMessage() {}
 
 func (x *KeepRule) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[9]
+	mi := &file_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -520,7 +1756,7 @@ func (x *KeepRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepRule.ProtoReflect.Descriptor instead.
 func (*KeepRule) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{9}
+	return file_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *KeepRule) GetRepositories() string {
@@ -549,7 +1785,7 @@ type GCEvent struct {
 
 func (x *GCEvent) Reset() {
 	*x = GCEvent{}
-	mi := &file_control_proto_msgTypes[10]
+	mi := &file_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +1797,7 @@ func (x *GCEvent) String() string {
 func (*GCEvent) ProtoMessage() {}
 
 func (x *GCEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[10]
+	mi := &file_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +1810,7 @@ func (x *GCEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GCEvent.ProtoReflect.Descriptor instead.
 func (*GCEvent) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{10}
+	return file_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GCEvent) GetPiece() []byte {
@@ -608,7 +1844,7 @@ type GCReport struct {
 
 func (x *GCReport) Reset() {
 	*x = GCReport{}
-	mi := &file_control_proto_msgTypes[11]
+	mi := &file_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -620,7 +1856,7 @@ func (x *GCReport) String() string {
 func (*GCReport) ProtoMessage() {}
 
 func (x *GCReport) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[11]
+	mi := &file_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -633,7 +1869,7 @@ func (x *GCReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GCReport.ProtoReflect.Descriptor instead.
 func (*GCReport) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{11}
+	return file_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GCReport) GetDryRun() bool {
@@ -711,7 +1947,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_control_proto_msgTypes[12]
+	mi := &file_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +1959,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[12]
+	mi := &file_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +1972,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{12}
+	return file_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Removal) GetRepository() string {
@@ -776,7 +2012,7 @@ type FsckRequest struct {
 
 func (x *FsckRequest) Reset() {
 	*x = FsckRequest{}
-	mi := &file_control_proto_msgTypes[13]
+	mi := &file_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +2024,7 @@ func (x *FsckRequest) String() string {
 func (*FsckRequest) ProtoMessage() {}
 
 func (x *FsckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[13]
+	mi := &file_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +2037,7 @@ func (x *FsckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FsckRequest.ProtoReflect.Descriptor instead.
 func (*FsckRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{13}
+	return file_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FsckRequest) GetRepair() bool {
@@ -822,7 +2058,7 @@ type FsckEvent struct {
 
 func (x *FsckEvent) Reset() {
 	*x = FsckEvent{}
-	mi := &file_control_proto_msgTypes[14]
+	mi := &file_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -834,7 +2070,7 @@ func (x *FsckEvent) String() string {
 func (*FsckEvent) ProtoMessage() {}
 
 func (x *FsckEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[14]
+	mi := &file_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -847,7 +2083,7 @@ func (x *FsckEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FsckEvent.ProtoReflect.Descriptor instead.
 func (*FsckEvent) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{14}
+	return file_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *FsckEvent) GetPiece() []byte {
@@ -879,7 +2115,7 @@ type FsckReport struct {
 
 func (x *FsckReport) Reset() {
 	*x = FsckReport{}
-	mi := &file_control_proto_msgTypes[15]
+	mi := &file_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +2127,7 @@ func (x *FsckReport) String() string {
 func (*FsckReport) ProtoMessage() {}
 
 func (x *FsckReport) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[15]
+	mi := &file_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +2140,7 @@ func (x *FsckReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FsckReport.ProtoReflect.Descriptor instead.
 func (*FsckReport) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{15}
+	return file_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FsckReport) GetBlobs() int64 {
@@ -969,7 +2205,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_control_proto_msgTypes[16]
+	mi := &file_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +2217,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[16]
+	mi := &file_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +2230,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{16}
+	return file_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Problem) GetKind() string {
@@ -1040,7 +2276,7 @@ type CheckoutRequest struct {
 
 func (x *CheckoutRequest) Reset() {
 	*x = CheckoutRequest{}
-	mi := &file_control_proto_msgTypes[17]
+	mi := &file_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +2288,7 @@ func (x *CheckoutRequest) String() string {
 func (*CheckoutRequest) ProtoMessage() {}
 
 func (x *CheckoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[17]
+	mi := &file_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +2301,7 @@ func (x *CheckoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckoutRequest.ProtoReflect.Descriptor instead.
 func (*CheckoutRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{17}
+	return file_control_proto_rawDescGZIP(), []int{32}
 }
 
 type CheckoutEvent struct {
@@ -1076,7 +2312,7 @@ type CheckoutEvent struct {
 
 func (x *CheckoutEvent) Reset() {
 	*x = CheckoutEvent{}
-	mi := &file_control_proto_msgTypes[18]
+	mi := &file_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +2324,7 @@ func (x *CheckoutEvent) String() string {
 func (*CheckoutEvent) ProtoMessage() {}
 
 func (x *CheckoutEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[18]
+	mi := &file_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +2337,7 @@ func (x *CheckoutEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckoutEvent.ProtoReflect.Descriptor instead.
 func (*CheckoutEvent) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{18}
+	return file_control_proto_rawDescGZIP(), []int{33}
 }
 
 // Failure is the detail of an error status: an error of the contract, by its code.
@@ -1114,7 +2350,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_control_proto_msgTypes[19]
+	mi := &file_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +2362,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[19]
+	mi := &file_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +2375,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{19}
+	return file_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Failure) GetCode() string {
@@ -1154,25 +2390,139 @@ var File_control_proto protoreflect.FileDescriptor
 const file_control_proto_rawDesc = "" +
 	"\n" +
 	"\rcontrol.proto\x12\x10berth.control.v1\"\x0e\n" +
-	"\fHelloRequest\"\x81\x01\n" +
+	"\fHelloRequest\"\xbc\x01\n" +
 	"\rHelloResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06layout\x18\x02 \x01(\fR\x06layout\x12\x10\n" +
 	"\x03pid\x18\x03 \x01(\x03R\x03pid\x12\x16\n" +
 	"\x06device\x18\x04 \x01(\x04R\x06device\x12\x14\n" +
-	"\x05inode\x18\x05 \x01(\x04R\x05inode\"\x0e\n" +
-	"\fLeaseRequest\"'\n" +
+	"\x05inode\x18\x05 \x01(\x04R\x05inode\x129\n" +
+	"\tprotocols\x18\x06 \x01(\v2\x1b.berth.control.v1.ProtocolsR\tprotocols\";\n" +
+	"\tProtocols\x12\x16\n" +
+	"\x06oldest\x18\x01 \x01(\x05R\x06oldest\x12\x16\n" +
+	"\x06newest\x18\x02 \x01(\x05R\x06newest\"\xf1\x02\n" +
+	"\fLeaseRequest\x129\n" +
+	"\tprotocols\x18\x01 \x01(\v2\x1b.berth.control.v1.ProtocolsR\tprotocols\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x10\n" +
+	"\x03pid\x18\x03 \x01(\x03R\x03pid\x12\x18\n" +
+	"\acommand\x18\x04 \x01(\fR\acommand\x12&\n" +
+	"\x0fidle_timeout_ns\x18\x05 \x01(\x03R\ridleTimeoutNs\x12\x1e\n" +
 	"\n" +
-	"LeaseEvent\x12\x19\n" +
-	"\blease_id\x18\x01 \x01(\tR\aleaseId\"\x8a\x01\n" +
+	"durability\x18\x06 \x01(\tR\n" +
+	"durability\x12 \n" +
+	"\tlog_level\x18\a \x01(\x03H\x00R\blogLevel\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"access_log\x18\b \x01(\bR\taccessLog\x127\n" +
+	"\x06listen\x18\t \x01(\v2\x1f.berth.control.v1.ListenRequestR\x06listen\x12\x10\n" +
+	"\x03key\x18\n" +
+	" \x01(\tR\x03keyB\f\n" +
+	"\n" +
+	"_log_level\"\xb5\x01\n" +
+	"\n" +
+	"LeaseEvent\x124\n" +
+	"\x05begun\x18\x01 \x01(\v2\x1c.berth.control.v1.LeaseBegunH\x00R\x05begun\x12/\n" +
+	"\x03log\x18\x02 \x01(\v2\x1b.berth.control.v1.LogRecordH\x00R\x03log\x127\n" +
+	"\x06ending\x18\x03 \x01(\v2\x1d.berth.control.v1.LeaseEndingH\x00R\x06endingB\a\n" +
+	"\x05event\"\x96\x01\n" +
+	"\n" +
+	"LeaseBegun\x12\x19\n" +
+	"\blease_id\x18\x01 \x01(\tR\aleaseId\x123\n" +
+	"\x04info\x18\x02 \x01(\v2\x1f.berth.control.v1.HelloResponseR\x04info\x128\n" +
+	"\x06listen\x18\x03 \x01(\v2 .berth.control.v1.ListenResponseR\x06listen\"\r\n" +
+	"\vLeaseEnding\"\xc6\x01\n" +
+	"\tLogRecord\x12\x17\n" +
+	"\atime_ns\x18\x01 \x01(\x03R\x06timeNs\x12\x14\n" +
+	"\x05level\x18\x02 \x01(\x03R\x05level\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12>\n" +
+	"\n" +
+	"attributes\x18\x04 \x03(\v2\x1e.berth.control.v1.LogAttributeR\n" +
+	"attributes\x12\x16\n" +
+	"\x06access\x18\x05 \x01(\bR\x06access\x12\x18\n" +
+	"\adropped\x18\x06 \x01(\x03R\adropped\"w\n" +
+	"\fLogAttribute\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x04text\x18\x02 \x01(\tH\x00R\x04text\x12\x18\n" +
+	"\x06number\x18\x03 \x01(\x03H\x00R\x06number\x12\x1c\n" +
+	"\bfraction\x18\x04 \x01(\x01H\x00R\bfractionB\a\n" +
+	"\x05value\"\xdf\x03\n" +
 	"\rListenRequest\x12\x19\n" +
-	"\blease_id\x18\x01 \x01(\tR\aleaseId\x12\x1c\n" +
-	"\tanonymous\x18\x02 \x01(\bR\tanonymous\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\x12#\n" +
-	"\rallow_missing\x18\x04 \x01(\bR\fallowMissing\"@\n" +
+	"\blease_id\x18\x01 \x01(\tR\aleaseId\x12\x1b\n" +
+	"\tread_only\x18\x02 \x01(\bR\breadOnly\x12#\n" +
+	"\rallow_missing\x18\x03 \x01(\bR\fallowMissing\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\fR\aaddress\x12\x14\n" +
+	"\x05token\x18\x05 \x01(\tR\x05token\x12\x16\n" +
+	"\x06socket\x18\x06 \x01(\tR\x06socket\x12\x14\n" +
+	"\x05hosts\x18\a \x03(\tR\x05hosts\x12#\n" +
+	"\rallow_classes\x18\b \x03(\tR\fallowClasses\x12!\n" +
+	"\fdeny_classes\x18\t \x03(\tR\vdenyClasses\x12!\n" +
+	"\fmax_requests\x18\n" +
+	" \x01(\x03R\vmaxRequests\x12\x1f\n" +
+	"\vmax_uploads\x18\v \x01(\x03R\n" +
+	"maxUploads\x12\x1b\n" +
+	"\tmin_chunk\x18\f \x01(\x03R\bminChunk\x12\x1b\n" +
+	"\tcert_file\x18\r \x01(\fR\bcertFile\x12\x19\n" +
+	"\bkey_file\x18\x0e \x01(\fR\akeyFile\x12\x1c\n" +
+	"\tpasswords\x18\x0f \x01(\fR\tpasswords\x12\x14\n" +
+	"\x05rules\x18\x10 \x01(\fR\x05rules\"X\n" +
 	"\x0eListenResponse\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
-	"\x05token\x18\x02 \x01(\tR\x05token\"\x0e\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x16\n" +
+	"\x06socket\x18\x03 \x01(\fR\x06socket\"U\n" +
+	"\vHoldRequest\x12\x10\n" +
+	"\x03pid\x18\x01 \x01(\x03R\x03pid\x124\n" +
+	"\x05lease\x18\x02 \x01(\v2\x1e.berth.control.v1.LeaseRequestR\x05lease\"H\n" +
+	"\fHoldResponse\x128\n" +
+	"\x06listen\x18\x01 \x01(\v2 .berth.control.v1.ListenResponseR\x06listen\"\x0f\n" +
+	"\rStatusRequest\"\x91\x03\n" +
+	"\x0eStatusResponse\x123\n" +
+	"\x04info\x18\x01 \x01(\v2\x1f.berth.control.v1.HelloResponseR\x04info\x12\x1d\n" +
+	"\n" +
+	"started_ns\x18\x02 \x01(\x03R\tstartedNs\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x1e\n" +
+	"\n" +
+	"durability\x18\x04 \x01(\tR\n" +
+	"durability\x12\x16\n" +
+	"\x06ending\x18\x05 \x01(\bR\x06ending\x12&\n" +
+	"\x0fidle_timeout_ns\x18\x06 \x01(\x03R\ridleTimeoutNs\x125\n" +
+	"\x06leases\x18\a \x03(\v2\x1d.berth.control.v1.LeaseStatusR\x06leases\x12\"\n" +
+	"\frepositories\x18\b \x01(\x03R\frepositories\x12\x12\n" +
+	"\x04tags\x18\t \x01(\x03R\x04tags\x12\x1c\n" +
+	"\tmanifests\x18\n" +
+	" \x01(\x03R\tmanifests\x12\x14\n" +
+	"\x05blobs\x18\v \x01(\x03R\x05blobs\x12\x14\n" +
+	"\x05bytes\x18\f \x01(\x03R\x05bytes\"\xae\x01\n" +
+	"\vLeaseStatus\x12\x10\n" +
+	"\x03pid\x18\x01 \x01(\x03R\x03pid\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\fR\acommand\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x19\n" +
+	"\bsince_ns\x18\x04 \x01(\x03R\asinceNs\x12>\n" +
+	"\taddresses\x18\x05 \x03(\v2 .berth.control.v1.ListenResponseR\taddresses\"\x0e\n" +
+	"\fDrainRequest\"\x0f\n" +
+	"\rDrainResponse\":\n" +
+	"\fWatchRequest\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\tR\x05after\x12\x14\n" +
+	"\x05pulls\x18\x02 \x01(\bR\x05pulls\"\xa6\x02\n" +
+	"\n" +
+	"WatchEvent\x12\x1a\n" +
+	"\bposition\x18\x01 \x01(\tR\bposition\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x17\n" +
+	"\atime_ns\x18\x03 \x01(\x03R\x06timeNs\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x04 \x01(\tR\n" +
+	"repository\x12\x1d\n" +
+	"\n" +
+	"media_type\x18\x05 \x01(\tR\tmediaType\x12\x16\n" +
+	"\x06digest\x18\x06 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04size\x18\a \x01(\x03R\x04size\x12#\n" +
+	"\rartifact_type\x18\b \x01(\tR\fartifactType\x12\x12\n" +
+	"\x04tags\x18\t \x03(\tR\x04tags\x12+\n" +
+	"\x02gc\x18\n" +
+	" \x01(\v2\x1b.berth.control.v1.GCSummaryR\x02gc\"i\n" +
+	"\tGCSummary\x12\x12\n" +
+	"\x04tags\x18\x01 \x01(\x03R\x04tags\x12\x1c\n" +
+	"\tmanifests\x18\x02 \x01(\x03R\tmanifests\x12\x14\n" +
+	"\x05blobs\x18\x03 \x01(\x03R\x05blobs\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x03R\x05bytes\"\x0e\n" +
 	"\fFlushRequest\"\x0f\n" +
 	"\rFlushResponse\"\xb8\x01\n" +
 	"\tGCRequest\x12\x17\n" +
@@ -1230,11 +2580,15 @@ const file_control_proto_rawDesc = "" +
 	"\x0fCheckoutRequest\"\x0f\n" +
 	"\rCheckoutEvent\"\x1d\n" +
 	"\aFailure\x12\x12\n" +
-	"\x04code\x18\x01 \x01(\tR\x04code2\x8f\x04\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code2\xb8\x06\n" +
 	"\aControl\x12H\n" +
-	"\x05Hello\x12\x1e.berth.control.v1.HelloRequest\x1a\x1f.berth.control.v1.HelloResponse\x12G\n" +
-	"\x05Lease\x12\x1e.berth.control.v1.LeaseRequest\x1a\x1c.berth.control.v1.LeaseEvent0\x01\x12K\n" +
-	"\x06Listen\x12\x1f.berth.control.v1.ListenRequest\x1a .berth.control.v1.ListenResponse\x12H\n" +
+	"\x05Hello\x12\x1e.berth.control.v1.HelloRequest\x1a\x1f.berth.control.v1.HelloResponse\x12I\n" +
+	"\x05Lease\x12\x1e.berth.control.v1.LeaseRequest\x1a\x1c.berth.control.v1.LeaseEvent(\x010\x01\x12K\n" +
+	"\x06Listen\x12\x1f.berth.control.v1.ListenRequest\x1a .berth.control.v1.ListenResponse\x12E\n" +
+	"\x04Hold\x12\x1d.berth.control.v1.HoldRequest\x1a\x1e.berth.control.v1.HoldResponse\x12K\n" +
+	"\x06Status\x12\x1f.berth.control.v1.StatusRequest\x1a .berth.control.v1.StatusResponse\x12H\n" +
+	"\x05Drain\x12\x1e.berth.control.v1.DrainRequest\x1a\x1f.berth.control.v1.DrainResponse\x12G\n" +
+	"\x05Watch\x12\x1e.berth.control.v1.WatchRequest\x1a\x1c.berth.control.v1.WatchEvent0\x01\x12H\n" +
 	"\x05Flush\x12\x1e.berth.control.v1.FlushRequest\x1a\x1f.berth.control.v1.FlushResponse\x12@\n" +
 	"\x02GC\x12\x1b.berth.control.v1.GCRequest\x1a\x19.berth.control.v1.GCEvent(\x010\x01\x12D\n" +
 	"\x04Fsck\x12\x1d.berth.control.v1.FsckRequest\x1a\x1b.berth.control.v1.FsckEvent0\x01\x12R\n" +
@@ -1252,53 +2606,91 @@ func file_control_proto_rawDescGZIP() []byte {
 	return file_control_proto_rawDescData
 }
 
-var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_control_proto_goTypes = []any{
 	(*HelloRequest)(nil),    // 0: berth.control.v1.HelloRequest
 	(*HelloResponse)(nil),   // 1: berth.control.v1.HelloResponse
-	(*LeaseRequest)(nil),    // 2: berth.control.v1.LeaseRequest
-	(*LeaseEvent)(nil),      // 3: berth.control.v1.LeaseEvent
-	(*ListenRequest)(nil),   // 4: berth.control.v1.ListenRequest
-	(*ListenResponse)(nil),  // 5: berth.control.v1.ListenResponse
-	(*FlushRequest)(nil),    // 6: berth.control.v1.FlushRequest
-	(*FlushResponse)(nil),   // 7: berth.control.v1.FlushResponse
-	(*GCRequest)(nil),       // 8: berth.control.v1.GCRequest
-	(*KeepRule)(nil),        // 9: berth.control.v1.KeepRule
-	(*GCEvent)(nil),         // 10: berth.control.v1.GCEvent
-	(*GCReport)(nil),        // 11: berth.control.v1.GCReport
-	(*Removal)(nil),         // 12: berth.control.v1.Removal
-	(*FsckRequest)(nil),     // 13: berth.control.v1.FsckRequest
-	(*FsckEvent)(nil),       // 14: berth.control.v1.FsckEvent
-	(*FsckReport)(nil),      // 15: berth.control.v1.FsckReport
-	(*Problem)(nil),         // 16: berth.control.v1.Problem
-	(*CheckoutRequest)(nil), // 17: berth.control.v1.CheckoutRequest
-	(*CheckoutEvent)(nil),   // 18: berth.control.v1.CheckoutEvent
-	(*Failure)(nil),         // 19: berth.control.v1.Failure
+	(*Protocols)(nil),       // 2: berth.control.v1.Protocols
+	(*LeaseRequest)(nil),    // 3: berth.control.v1.LeaseRequest
+	(*LeaseEvent)(nil),      // 4: berth.control.v1.LeaseEvent
+	(*LeaseBegun)(nil),      // 5: berth.control.v1.LeaseBegun
+	(*LeaseEnding)(nil),     // 6: berth.control.v1.LeaseEnding
+	(*LogRecord)(nil),       // 7: berth.control.v1.LogRecord
+	(*LogAttribute)(nil),    // 8: berth.control.v1.LogAttribute
+	(*ListenRequest)(nil),   // 9: berth.control.v1.ListenRequest
+	(*ListenResponse)(nil),  // 10: berth.control.v1.ListenResponse
+	(*HoldRequest)(nil),     // 11: berth.control.v1.HoldRequest
+	(*HoldResponse)(nil),    // 12: berth.control.v1.HoldResponse
+	(*StatusRequest)(nil),   // 13: berth.control.v1.StatusRequest
+	(*StatusResponse)(nil),  // 14: berth.control.v1.StatusResponse
+	(*LeaseStatus)(nil),     // 15: berth.control.v1.LeaseStatus
+	(*DrainRequest)(nil),    // 16: berth.control.v1.DrainRequest
+	(*DrainResponse)(nil),   // 17: berth.control.v1.DrainResponse
+	(*WatchRequest)(nil),    // 18: berth.control.v1.WatchRequest
+	(*WatchEvent)(nil),      // 19: berth.control.v1.WatchEvent
+	(*GCSummary)(nil),       // 20: berth.control.v1.GCSummary
+	(*FlushRequest)(nil),    // 21: berth.control.v1.FlushRequest
+	(*FlushResponse)(nil),   // 22: berth.control.v1.FlushResponse
+	(*GCRequest)(nil),       // 23: berth.control.v1.GCRequest
+	(*KeepRule)(nil),        // 24: berth.control.v1.KeepRule
+	(*GCEvent)(nil),         // 25: berth.control.v1.GCEvent
+	(*GCReport)(nil),        // 26: berth.control.v1.GCReport
+	(*Removal)(nil),         // 27: berth.control.v1.Removal
+	(*FsckRequest)(nil),     // 28: berth.control.v1.FsckRequest
+	(*FsckEvent)(nil),       // 29: berth.control.v1.FsckEvent
+	(*FsckReport)(nil),      // 30: berth.control.v1.FsckReport
+	(*Problem)(nil),         // 31: berth.control.v1.Problem
+	(*CheckoutRequest)(nil), // 32: berth.control.v1.CheckoutRequest
+	(*CheckoutEvent)(nil),   // 33: berth.control.v1.CheckoutEvent
+	(*Failure)(nil),         // 34: berth.control.v1.Failure
 }
 var file_control_proto_depIdxs = []int32{
-	9,  // 0: berth.control.v1.GCRequest.keep:type_name -> berth.control.v1.KeepRule
-	12, // 1: berth.control.v1.GCReport.tags:type_name -> berth.control.v1.Removal
-	12, // 2: berth.control.v1.GCReport.manifests:type_name -> berth.control.v1.Removal
-	16, // 3: berth.control.v1.FsckReport.problems:type_name -> berth.control.v1.Problem
-	0,  // 4: berth.control.v1.Control.Hello:input_type -> berth.control.v1.HelloRequest
-	2,  // 5: berth.control.v1.Control.Lease:input_type -> berth.control.v1.LeaseRequest
-	4,  // 6: berth.control.v1.Control.Listen:input_type -> berth.control.v1.ListenRequest
-	6,  // 7: berth.control.v1.Control.Flush:input_type -> berth.control.v1.FlushRequest
-	8,  // 8: berth.control.v1.Control.GC:input_type -> berth.control.v1.GCRequest
-	13, // 9: berth.control.v1.Control.Fsck:input_type -> berth.control.v1.FsckRequest
-	17, // 10: berth.control.v1.Control.Checkout:input_type -> berth.control.v1.CheckoutRequest
-	1,  // 11: berth.control.v1.Control.Hello:output_type -> berth.control.v1.HelloResponse
-	3,  // 12: berth.control.v1.Control.Lease:output_type -> berth.control.v1.LeaseEvent
-	5,  // 13: berth.control.v1.Control.Listen:output_type -> berth.control.v1.ListenResponse
-	7,  // 14: berth.control.v1.Control.Flush:output_type -> berth.control.v1.FlushResponse
-	10, // 15: berth.control.v1.Control.GC:output_type -> berth.control.v1.GCEvent
-	14, // 16: berth.control.v1.Control.Fsck:output_type -> berth.control.v1.FsckEvent
-	18, // 17: berth.control.v1.Control.Checkout:output_type -> berth.control.v1.CheckoutEvent
-	11, // [11:18] is the sub-list for method output_type
-	4,  // [4:11] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	2,  // 0: berth.control.v1.HelloResponse.protocols:type_name -> berth.control.v1.Protocols
+	2,  // 1: berth.control.v1.LeaseRequest.protocols:type_name -> berth.control.v1.Protocols
+	9,  // 2: berth.control.v1.LeaseRequest.listen:type_name -> berth.control.v1.ListenRequest
+	5,  // 3: berth.control.v1.LeaseEvent.begun:type_name -> berth.control.v1.LeaseBegun
+	7,  // 4: berth.control.v1.LeaseEvent.log:type_name -> berth.control.v1.LogRecord
+	6,  // 5: berth.control.v1.LeaseEvent.ending:type_name -> berth.control.v1.LeaseEnding
+	1,  // 6: berth.control.v1.LeaseBegun.info:type_name -> berth.control.v1.HelloResponse
+	10, // 7: berth.control.v1.LeaseBegun.listen:type_name -> berth.control.v1.ListenResponse
+	8,  // 8: berth.control.v1.LogRecord.attributes:type_name -> berth.control.v1.LogAttribute
+	3,  // 9: berth.control.v1.HoldRequest.lease:type_name -> berth.control.v1.LeaseRequest
+	10, // 10: berth.control.v1.HoldResponse.listen:type_name -> berth.control.v1.ListenResponse
+	1,  // 11: berth.control.v1.StatusResponse.info:type_name -> berth.control.v1.HelloResponse
+	15, // 12: berth.control.v1.StatusResponse.leases:type_name -> berth.control.v1.LeaseStatus
+	10, // 13: berth.control.v1.LeaseStatus.addresses:type_name -> berth.control.v1.ListenResponse
+	20, // 14: berth.control.v1.WatchEvent.gc:type_name -> berth.control.v1.GCSummary
+	24, // 15: berth.control.v1.GCRequest.keep:type_name -> berth.control.v1.KeepRule
+	27, // 16: berth.control.v1.GCReport.tags:type_name -> berth.control.v1.Removal
+	27, // 17: berth.control.v1.GCReport.manifests:type_name -> berth.control.v1.Removal
+	31, // 18: berth.control.v1.FsckReport.problems:type_name -> berth.control.v1.Problem
+	0,  // 19: berth.control.v1.Control.Hello:input_type -> berth.control.v1.HelloRequest
+	3,  // 20: berth.control.v1.Control.Lease:input_type -> berth.control.v1.LeaseRequest
+	9,  // 21: berth.control.v1.Control.Listen:input_type -> berth.control.v1.ListenRequest
+	11, // 22: berth.control.v1.Control.Hold:input_type -> berth.control.v1.HoldRequest
+	13, // 23: berth.control.v1.Control.Status:input_type -> berth.control.v1.StatusRequest
+	16, // 24: berth.control.v1.Control.Drain:input_type -> berth.control.v1.DrainRequest
+	18, // 25: berth.control.v1.Control.Watch:input_type -> berth.control.v1.WatchRequest
+	21, // 26: berth.control.v1.Control.Flush:input_type -> berth.control.v1.FlushRequest
+	23, // 27: berth.control.v1.Control.GC:input_type -> berth.control.v1.GCRequest
+	28, // 28: berth.control.v1.Control.Fsck:input_type -> berth.control.v1.FsckRequest
+	32, // 29: berth.control.v1.Control.Checkout:input_type -> berth.control.v1.CheckoutRequest
+	1,  // 30: berth.control.v1.Control.Hello:output_type -> berth.control.v1.HelloResponse
+	4,  // 31: berth.control.v1.Control.Lease:output_type -> berth.control.v1.LeaseEvent
+	10, // 32: berth.control.v1.Control.Listen:output_type -> berth.control.v1.ListenResponse
+	12, // 33: berth.control.v1.Control.Hold:output_type -> berth.control.v1.HoldResponse
+	14, // 34: berth.control.v1.Control.Status:output_type -> berth.control.v1.StatusResponse
+	17, // 35: berth.control.v1.Control.Drain:output_type -> berth.control.v1.DrainResponse
+	19, // 36: berth.control.v1.Control.Watch:output_type -> berth.control.v1.WatchEvent
+	22, // 37: berth.control.v1.Control.Flush:output_type -> berth.control.v1.FlushResponse
+	25, // 38: berth.control.v1.Control.GC:output_type -> berth.control.v1.GCEvent
+	29, // 39: berth.control.v1.Control.Fsck:output_type -> berth.control.v1.FsckEvent
+	33, // 40: berth.control.v1.Control.Checkout:output_type -> berth.control.v1.CheckoutEvent
+	30, // [30:41] is the sub-list for method output_type
+	19, // [19:30] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_control_proto_init() }
@@ -1306,13 +2698,24 @@ func file_control_proto_init() {
 	if File_control_proto != nil {
 		return
 	}
+	file_control_proto_msgTypes[3].OneofWrappers = []any{}
+	file_control_proto_msgTypes[4].OneofWrappers = []any{
+		(*LeaseEvent_Begun)(nil),
+		(*LeaseEvent_Log)(nil),
+		(*LeaseEvent_Ending)(nil),
+	}
+	file_control_proto_msgTypes[8].OneofWrappers = []any{
+		(*LogAttribute_Text)(nil),
+		(*LogAttribute_Number)(nil),
+		(*LogAttribute_Fraction)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_proto_rawDesc), len(file_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

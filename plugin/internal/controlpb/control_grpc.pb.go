@@ -25,6 +25,10 @@ const (
 	Control_Hello_FullMethodName    = "/berth.control.v1.Control/Hello"
 	Control_Lease_FullMethodName    = "/berth.control.v1.Control/Lease"
 	Control_Listen_FullMethodName   = "/berth.control.v1.Control/Listen"
+	Control_Hold_FullMethodName     = "/berth.control.v1.Control/Hold"
+	Control_Status_FullMethodName   = "/berth.control.v1.Control/Status"
+	Control_Drain_FullMethodName    = "/berth.control.v1.Control/Drain"
+	Control_Watch_FullMethodName    = "/berth.control.v1.Control/Watch"
 	Control_Flush_FullMethodName    = "/berth.control.v1.Control/Flush"
 	Control_GC_FullMethodName       = "/berth.control.v1.Control/GC"
 	Control_Fsck_FullMethodName     = "/berth.control.v1.Control/Fsck"
@@ -40,11 +44,22 @@ const (
 type ControlClient interface {
 	// Hello tells who the plugin is and which layout it serves.
 	Hello(ctx context.Context, in *HelloRequest, opts ...grpc.CallOption) (*HelloResponse, error)
-	// Lease keeps the plugin for as long as the stream is open. The first event names the lease. The
-	// kernel closes the stream when the host dies, however it dies.
-	Lease(ctx context.Context, in *LeaseRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LeaseEvent], error)
+	// Lease keeps the plugin for as long as the stream is open. There is one request; the first event
+	// names the lease. A client that is done closes its side: then its addresses are closed, index.json is
+	// brought up to date, and the stream ends. The kernel closes the stream when the host dies, however it
+	// dies.
+	Lease(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[LeaseRequest, LeaseEvent], error)
 	// Listen opens an HTTP address for a lease. It closes with the lease.
 	Listen(ctx context.Context, in *ListenRequest, opts ...grpc.CallOption) (*ListenResponse, error)
+	// Hold takes a lease that ends with a process of this machine.
+	Hold(ctx context.Context, in *HoldRequest, opts ...grpc.CallOption) (*HoldResponse, error)
+	// Status tells how the plugin is, and who holds leases.
+	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
+	// Drain ends the plugin: it takes no leases any more, lets requests that are under way finish, and
+	// ends. The answer comes when that has begun.
+	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
+	// Watch tells what happens to the layout, from a position on.
+	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error)
 	// Flush brings index.json up to date with all that was answered before, and puts that on disk.
 	Flush(ctx context.Context, in *FlushRequest, opts ...grpc.CallOption) (*FlushResponse, error)
 	// GC removes what the one request says. A client that closes its side before the answer asks for
@@ -76,24 +91,18 @@ func (c *controlClient) Hello(ctx context.Context, in *HelloRequest, opts ...grp
 	return out, nil
 }
 
-func (c *controlClient) Lease(ctx context.Context, in *LeaseRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LeaseEvent], error) {
+func (c *controlClient) Lease(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[LeaseRequest, LeaseEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[0], Control_Lease_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
 	x := &grpc.GenericClientStream[LeaseRequest, LeaseEvent]{ClientStream: stream}
-	if err := x.ClientStream.SendMsg(in); err != nil {
-		return nil, err
-	}
-	if err := x.ClientStream.CloseSend(); err != nil {
-		return nil, err
-	}
 	return x, nil
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Control_LeaseClient = grpc.ServerStreamingClient[LeaseEvent]
+type Control_LeaseClient = grpc.BidiStreamingClient[LeaseRequest, LeaseEvent]
 
 func (c *controlClient) Listen(ctx context.Context, in *ListenRequest, opts ...grpc.CallOption) (*ListenResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -104,6 +113,55 @@ func (c *controlClient) Listen(ctx context.Context, in *ListenRequest, opts ...g
 	}
 	return out, nil
 }
+
+func (c *controlClient) Hold(ctx context.Context, in *HoldRequest, opts ...grpc.CallOption) (*HoldResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HoldResponse)
+	err := c.cc.Invoke(ctx, Control_Hold_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StatusResponse)
+	err := c.cc.Invoke(ctx, Control_Status_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainResponse)
+	err := c.cc.Invoke(ctx, Control_Drain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[1], Control_Watch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRequest, WatchEvent]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_WatchClient = grpc.ServerStreamingClient[WatchEvent]
 
 func (c *controlClient) Flush(ctx context.Context, in *FlushRequest, opts ...grpc.CallOption) (*FlushResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -117,7 +175,7 @@ func (c *controlClient) Flush(ctx context.Context, in *FlushRequest, opts ...grp
 
 func (c *controlClient) GC(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[GCRequest, GCEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[1], Control_GC_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[2], Control_GC_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +188,7 @@ type Control_GCClient = grpc.BidiStreamingClient[GCRequest, GCEvent]
 
 func (c *controlClient) Fsck(ctx context.Context, in *FsckRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FsckEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[2], Control_Fsck_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[3], Control_Fsck_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +207,7 @@ type Control_FsckClient = grpc.ServerStreamingClient[FsckEvent]
 
 func (c *controlClient) Checkout(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[CheckoutRequest, CheckoutEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[3], Control_Checkout_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[4], Control_Checkout_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -169,11 +227,22 @@ type Control_CheckoutClient = grpc.BidiStreamingClient[CheckoutRequest, Checkout
 type ControlServer interface {
 	// Hello tells who the plugin is and which layout it serves.
 	Hello(context.Context, *HelloRequest) (*HelloResponse, error)
-	// Lease keeps the plugin for as long as the stream is open. The first event names the lease. The
-	// kernel closes the stream when the host dies, however it dies.
-	Lease(*LeaseRequest, grpc.ServerStreamingServer[LeaseEvent]) error
+	// Lease keeps the plugin for as long as the stream is open. There is one request; the first event
+	// names the lease. A client that is done closes its side: then its addresses are closed, index.json is
+	// brought up to date, and the stream ends. The kernel closes the stream when the host dies, however it
+	// dies.
+	Lease(grpc.BidiStreamingServer[LeaseRequest, LeaseEvent]) error
 	// Listen opens an HTTP address for a lease. It closes with the lease.
 	Listen(context.Context, *ListenRequest) (*ListenResponse, error)
+	// Hold takes a lease that ends with a process of this machine.
+	Hold(context.Context, *HoldRequest) (*HoldResponse, error)
+	// Status tells how the plugin is, and who holds leases.
+	Status(context.Context, *StatusRequest) (*StatusResponse, error)
+	// Drain ends the plugin: it takes no leases any more, lets requests that are under way finish, and
+	// ends. The answer comes when that has begun.
+	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
+	// Watch tells what happens to the layout, from a position on.
+	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error
 	// Flush brings index.json up to date with all that was answered before, and puts that on disk.
 	Flush(context.Context, *FlushRequest) (*FlushResponse, error)
 	// GC removes what the one request says. A client that closes its side before the answer asks for
@@ -198,11 +267,23 @@ type UnimplementedControlServer struct{}
 func (UnimplementedControlServer) Hello(context.Context, *HelloRequest) (*HelloResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Hello not implemented")
 }
-func (UnimplementedControlServer) Lease(*LeaseRequest, grpc.ServerStreamingServer[LeaseEvent]) error {
+func (UnimplementedControlServer) Lease(grpc.BidiStreamingServer[LeaseRequest, LeaseEvent]) error {
 	return status.Error(codes.Unimplemented, "method Lease not implemented")
 }
 func (UnimplementedControlServer) Listen(context.Context, *ListenRequest) (*ListenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Listen not implemented")
+}
+func (UnimplementedControlServer) Hold(context.Context, *HoldRequest) (*HoldResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Hold not implemented")
+}
+func (UnimplementedControlServer) Status(context.Context, *StatusRequest) (*StatusResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
+}
+func (UnimplementedControlServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedControlServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error {
+	return status.Error(codes.Unimplemented, "method Watch not implemented")
 }
 func (UnimplementedControlServer) Flush(context.Context, *FlushRequest) (*FlushResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Flush not implemented")
@@ -256,15 +337,11 @@ func _Control_Hello_Handler(srv interface{}, ctx context.Context, dec func(inter
 }
 
 func _Control_Lease_Handler(srv interface{}, stream grpc.ServerStream) error {
-	m := new(LeaseRequest)
-	if err := stream.RecvMsg(m); err != nil {
-		return err
-	}
-	return srv.(ControlServer).Lease(m, &grpc.GenericServerStream[LeaseRequest, LeaseEvent]{ServerStream: stream})
+	return srv.(ControlServer).Lease(&grpc.GenericServerStream[LeaseRequest, LeaseEvent]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Control_LeaseServer = grpc.ServerStreamingServer[LeaseEvent]
+type Control_LeaseServer = grpc.BidiStreamingServer[LeaseRequest, LeaseEvent]
 
 func _Control_Listen_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListenRequest)
@@ -283,6 +360,71 @@ func _Control_Listen_Handler(srv interface{}, ctx context.Context, dec func(inte
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _Control_Hold_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HoldRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).Hold(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_Hold_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).Hold(ctx, req.(*HoldRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_Status_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StatusRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).Status(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_Status_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).Status(ctx, req.(*StatusRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_Drain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).Drain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_Drain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).Drain(ctx, req.(*DrainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ControlServer).Watch(m, &grpc.GenericServerStream[WatchRequest, WatchEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_WatchServer = grpc.ServerStreamingServer[WatchEvent]
 
 func _Control_Flush_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(FlushRequest)
@@ -343,6 +485,18 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Control_Listen_Handler,
 		},
 		{
+			MethodName: "Hold",
+			Handler:    _Control_Hold_Handler,
+		},
+		{
+			MethodName: "Status",
+			Handler:    _Control_Status_Handler,
+		},
+		{
+			MethodName: "Drain",
+			Handler:    _Control_Drain_Handler,
+		},
+		{
 			MethodName: "Flush",
 			Handler:    _Control_Flush_Handler,
 		},
@@ -351,6 +505,12 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Lease",
 			Handler:       _Control_Lease_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Watch",
+			Handler:       _Control_Watch_Handler,
 			ServerStreams: true,
 		},
 		{

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/berthoci/berth/host"
+	"github.com/berthoci/berth/plugin"
+	"github.com/berthoci/berth/sdk"
+	"github.com/berthoci/berth/sdk/embedded"
+)
+
+// owner finds the process that serves the layout. Nil: there is none, which is no error.
+func (a *app) owner(ctx context.Context) (*host.Owner, string, error) {
+	dir, err := a.layoutDir()
+	if err != nil {
+		return nil, "", err
+	}
+	owner, err := host.Attach(ctx, dir)
+	if errors.Is(err, host.ErrNotRunning) {
+		return nil, dir, nil
+	}
+	return owner, dir, err
+}
+
+func (a *app) status() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Tell what serves the layout, and who uses it",
+		Long: `Tell what serves the layout, and who uses it: version, process, uptime, what the layout holds, and who has a
+lease, with the addresses that were opened for it. Nothing is started; where no process serves the layout,
+that is told.`,
+		Example: `  berth status
+  berth status --layout .cache/images --json`,
+		Args: arguments(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.runStatus(cmd.Context()) },
+	}
+}
+
+// shown is a status as data. Without a process there is the layout alone.
+type shown struct {
+	Running bool   `json:"running"`
+	Layout  string `json:"layout"`
+	*plugin.Status
+	UptimeSeconds      float64 `json:"uptimeSeconds,omitempty"`
+	IdleTimeoutSeconds float64 `json:"idleTimeoutSeconds,omitempty"`
+}
+
+func (a *app) runStatus(ctx context.Context) error {
+	owner, dir, err := a.owner(ctx)
+	if err != nil {
+		return err
+	}
+	if owner == nil {
+		return a.print(shown{Layout: dir}, []string{"no process serves " + dir})
+	}
+	defer owner.Close()
+	status, err := owner.Status(ctx)
+	if err != nil {
+		return err
+	}
+	data := shown{Running: true, Layout: status.Layout, Status: &status, UptimeSeconds: time.Since(status.Started).Seconds(), IdleTimeoutSeconds: status.IdleTimeout.Seconds()}
+	return a.print(data, statusLines(status))
+}
+
+// statusLines are a status for people.
+func statusLines(s plugin.Status) []string {
+	lines := []string{
+		fmt.Sprintf("layout    %s", s.Layout),
+		fmt.Sprintf("served by process %d, a %s, berth %s, for %s", s.PID, s.Kind, s.Version, rounded(time.Since(s.Started))),
+		fmt.Sprintf("holds     %s, %s, %s, %s", count(s.Tags, "tag"), count(s.Manifests, "manifest"), amount(s.Blobs, s.Bytes), "in "+countOf(s.Repositories, "repository", "repositories")),
+		fmt.Sprintf("promises  %s", s.Durability),
+	}
+	if s.Kind == plugin.KindPlugin {
+		lines = append(lines, fmt.Sprintf("ends      %s after its last lease", s.IdleTimeout))
+	}
+	if s.Ending {
+		lines = append(lines, "it is ending")
+	}
+	for _, l := range s.Leases {
+		lines = append(lines, leaseLine(l))
+	}
+	if len(s.Leases) == 0 {
+		lines = append(lines, "nobody holds a lease")
+	}
+	return lines
+}
+
+func leaseLine(l plugin.LeaseStatus) string {
+	line := fmt.Sprintf("lease     process %d (%s, berth %s), for %s", l.PID, l.Command, l.Version, rounded(time.Since(l.Since)))
+	for _, at := range l.Addresses {
+		line += "  " + at.Address
+		if at.Socket != "" {
+			line += "  " + at.Socket
+		}
+	}
+	return line
+}
+
+func rounded(d time.Duration) time.Duration {
+	if d < time.Second {
+		return d.Round(time.Millisecond)
+	}
+	return d.Round(time.Second)
+}
+
+func countOf(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
+}
+
+func (a *app) stop() *cobra.Command {
+	return &cobra.Command{
+		Use:   "stop",
+		Short: "End what serves the layout",
+		Long: `End what serves the layout, in good order: requests that are under way finish, uploads can be resumed,
+and index.json is brought up to date. Programs that have the layout open start it again when they need it.
+It returns when the process has let the layout go.`,
+		Example: `  berth stop
+  berth stop --layout .cache/images`,
+		Args: arguments(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.runStop(cmd.Context()) },
+	}
+}
+
+func (a *app) runStop(ctx context.Context) error {
+	owner, dir, err := a.owner(ctx)
+	if err != nil {
+		return err
+	}
+	if owner == nil {
+		return a.print(map[string]any{"stopped": false, "layout": dir}, []string{"no process serves " + dir})
+	}
+	defer owner.Close()
+	if err := owner.Drain(ctx); err != nil && !errors.Is(err, plugin.ErrGone) {
+		return err
+	}
+	if err := owner.AwaitEnd(ctx); err != nil {
+		return err
+	}
+	info := owner.Info()
+	return a.print(map[string]any{"stopped": true, "layout": info.Layout, "pid": info.PID}, []string{fmt.Sprintf("stopped process %d, which served %s", info.PID, info.Layout)})
+}
+
+// idle is how long what serves the layout stays after this command.
+func (a *app) idle() (time.Duration, error) {
+	if d := a.idleTimeout.option(); d != 0 {
+		return d, nil
+	}
+	return sdk.DefaultIdleTimeout()
+}
+
+// lending is what berth endpoint was asked for.
+type lending struct {
+	pid    int
+	socket bool
+	listen plugin.ListenOptions
+	open   bool // without a token
+}
+
+func (a *app) endpoint() *cobra.Command {
+	var l lending
+	cmd := &cobra.Command{
+		Use:   "endpoint",
+		Short: "Open an address of the layout's registry for another program",
+		Long: `Open an address of the layout's registry for another program, which need not be written in Go. It prints
+where the registry answers, and with what credentials, and keeps that open until it is interrupted; with
+--while-pid it returns at once, and the address is open for as long as that process runs.
+
+As data, with --json, it is one object: url, host, username, password, socket and layout, and what the
+configuration files of other programs need: dockerConfig, hostsToml, buildkitToml, registriesConf.`,
+		Example: `  berth endpoint --json --while-pid $$
+  berth endpoint --anonymous --read-only`,
+		Args: arguments(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.runEndpoint(cmd.Context(), l) },
+	}
+	flags := cmd.Flags()
+	flags.IntVar(&l.pid, "while-pid", 0, "return at once, and keep the address open while the process `PID` runs")
+	flags.BoolVar(&l.socket, "socket", false, "open a Unix socket too")
+	flags.BoolVar(&l.open, "anonymous", false, "let every program on this machine in, without a token")
+	flags.BoolVar(&l.listen.ReadOnly, "read-only", false, "refuse pushes and deletes at this address")
+	flags.BoolVar(&l.listen.AllowMissing, "allow-sparse", false, "take images and indexes whose children are missing")
+	return cmd
+}
+
+func (a *app) runEndpoint(ctx context.Context, l lending) error {
+	if l.pid < 0 {
+		return usageError{fmt.Errorf("--while-pid %d: want the number of a process", l.pid)}
+	}
+	if err := a.mayBeMade(); err != nil {
+		return err
+	}
+	dir, err := a.layoutDir()
+	if err != nil {
+		return err
+	}
+	if !l.open {
+		l.listen.Token = rand.Text()
+	}
+	if l.socket {
+		l.listen.Socket = rand.Text()
+	}
+	own := l.listen
+	if l.pid != 0 {
+		own = plugin.ListenOptions{Token: rand.Text()}
+	}
+	idle, err := a.idle()
+	if err != nil {
+		return err
+	}
+	session, err := host.Open(ctx, host.Options{Layout: dir, Launcher: host.Self(), Listen: own, Logger: a.teller(), IdleTimeout: idle})
+	if err != nil {
+		return err
+	}
+	return errors.Join(a.lend(ctx, session, l), session.Close())
+}
+
+// lend prints an address, and keeps it open for as long as was asked for.
+func (a *app) lend(ctx context.Context, session *host.Session, l lending) (err error) {
+	at := session.Endpoint()
+	if l.pid != 0 {
+		if at, err = session.HoldFor(ctx, l.pid, l.listen); err != nil {
+			return err
+		}
+	}
+	if err := a.printEndpoint(sdk.NewEndpoint(at, session.Info().Layout)); err != nil || l.pid != 0 {
+		return err
+	}
+	return session.Stay(ctx)
+}
+
+func (a *app) printEndpoint(e sdk.Endpoint) error {
+	data := struct {
+		sdk.Endpoint
+		DockerConfig   string `json:"dockerConfig"`
+		HostsTOML      string `json:"hostsToml"`
+		BuildkitTOML   string `json:"buildkitToml"`
+		RegistriesConf string `json:"registriesConf"`
+		Version        string `json:"version"`
+	}{e, string(e.DockerConfig()), e.HostsTOML(), e.BuildkitTOML(), e.RegistriesConf(), embedded.Version()}
+	lines := []string{"url       " + e.URL}
+	if e.Password != "" {
+		lines = append(lines, "username  "+e.Username, "password  "+e.Password)
+	}
+	if e.Socket != "" {
+		lines = append(lines, "socket    "+e.Socket)
+	}
+	return a.print(data, lines)
+}

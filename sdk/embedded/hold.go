@@ -1,0 +1,37 @@
+package embedded
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/berthoci/berth/plugin"
+)
+
+// Hold takes a lease for another process, which need not speak with this one: it ends with that.
+func (c *controller) Hold(ctx context.Context, pid int, opts plugin.LeaseOptions) (plugin.Endpoint, error) {
+	ended, err := watchProcess(pid)
+	if err != nil {
+		return plugin.Endpoint{}, fmt.Errorf("process %d: %w", pid, err)
+	}
+	opts.Holder.PID = pid
+	taken, err := c.Lease(ctx, opts)
+	if err != nil {
+		ended.stop()
+		return plugin.Endpoint{}, err
+	}
+	c.guests.Go(func() {
+		defer ended.stop()
+		select {
+		case <-ended.c:
+			taken.Close()
+		case <-taken.Done():
+		}
+	})
+	return taken.Endpoint(), nil
+}
+
+// ending is the end of a process that is not this one's child, and may belong to anybody.
+type ending struct {
+	c    <-chan struct{} // closed when it has ended
+	stop func()          // no longer waits for it
+}

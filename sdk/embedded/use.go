@@ -1,0 +1,117 @@
+package embedded
+
+import (
+	"sync"
+	"time"
+
+	"github.com/berthoci/berth/plugin"
+)
+
+// firstLease is how long a plugin that was just started waits for its host, at least.
+const firstLease = 3 * time.Second
+
+// use counts who needs a plugin, and is over when nobody has for a while, or when it is finished.
+type use struct {
+	over chan struct{}
+
+	mu      sync.Mutex // guards the fields below
+	users   int
+	idles   bool // it is over by itself
+	isMoved func() bool
+	stays   time.Duration // without users, from now on
+	first   time.Duration // what stays was at the start
+	timer   *time.Timer
+	ended   bool
+}
+
+// newUse counts for a plugin that begins now. isMoved ends one that nobody uses without delay.
+func newUse(idleTimeout time.Duration, idles bool, isMoved func() bool) *use {
+	if idleTimeout == 0 {
+		idleTimeout = plugin.DefaultIdleTimeout
+	}
+	u := &use{over: make(chan struct{}), idles: idles, isMoved: isMoved, first: max(idleTimeout, 0)}
+	u.stays = u.first
+	if idles {
+		u.timer = time.AfterFunc(max(u.first, firstLease), u.expire)
+	}
+	return u
+}
+
+// begin counts one more.
+//
+// Errors: plugin.ErrEnding.
+func (u *use) begin() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ended {
+		return plugin.ErrEnding
+	}
+	u.users++
+	if u.timer != nil {
+		u.timer.Stop()
+	}
+	return nil
+}
+
+// stay makes the plugin stay for longer when the last user has left; the longest time counts that one of them
+// has asked for.
+func (u *use) stay(d time.Duration) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.stays = max(u.stays, d)
+}
+
+// end counts one less.
+func (u *use) end() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.users--; u.users > 0 || !u.idles || u.ended {
+		return
+	}
+	d := u.stays
+	u.stays = u.first
+	if d == 0 || u.isMoved() {
+		u.finishLocked()
+		return
+	}
+	u.timer = time.AfterFunc(d, u.expire)
+}
+
+// expire ends what nobody uses.
+func (u *use) expire() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.users == 0 {
+		u.finishLocked()
+	}
+}
+
+// finish ends it: nothing begins any more.
+func (u *use) finish() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.finishLocked()
+}
+
+func (u *use) finishLocked() {
+	if u.timer != nil {
+		u.timer.Stop()
+	}
+	if !u.ended {
+		u.ended = true
+		close(u.over)
+	}
+}
+
+func (u *use) isOver() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.ended
+}
+
+// timeout is how long the plugin would stay now without a user.
+func (u *use) timeout() time.Duration {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.stays
+}
