@@ -20,7 +20,7 @@ demo: build ## do the main job once: build, push, pin, sync
 	go run ./examples/quickstart out/demo
 
 build: ## build bin/berth
-	go build -o bin/berth ./cmd/berth
+	CGO_ENABLED=0 go build -tags grpcnotrace -o bin/berth ./cmd/berth
 
 test: ## run the tests
 	go test ./...

@@ -382,29 +382,6 @@ func repeat(b *testing.B, l *Layout, n int, work func(berth.Repository) error) t
 	return concurrently(b, 1, n, func(int) error { return work(r) })
 }
 
-// BenchmarkOpen opens a layout that was closed well. The floor is opening one of a hundred tags.
-func BenchmarkOpen(b *testing.B) {
-	dir := scratch(b)
-	for _, n := range sizes {
-		tagged(b, filepath.Join(dir, fmt.Sprint(n)), n)
-	}
-	open := func(n int) func() time.Duration {
-		return func() time.Duration {
-			start := time.Now()
-			l, err := Open(b.Context(), filepath.Join(dir, fmt.Sprint(n)), nil)
-			took := time.Since(start)
-			if err != nil {
-				b.Fatal(err)
-			}
-			l.Close()
-			return took
-		}
-	}
-	for _, n := range sizes[1:] {
-		b.Run(fmt.Sprint(n), func(b *testing.B) { compare(b, open(n), open(sizes[0])) })
-	}
-}
-
 // BenchmarkMemory tells the anonymous memory of a process that has a layout of 100 000 tags open, has
 // pushed into it and published index.json.
 func BenchmarkMemory(b *testing.B) {

@@ -92,7 +92,7 @@ func whatBroke(panicked any) string {
 // openIndex opens the index file, or begins a new one: where what is there cannot be believed, or is
 // not to be.
 func (l *Layout) openIndex(rebuild bool) error {
-	if l.epoch.lost && !rebuild {
+	if l.epoch.lost && !rebuild && !l.epoch.unused() {
 		l.log.Warn("the layout was in use when the power went, or when it was copied: its index is made anew from index.json")
 	}
 	if l.epoch.lost || rebuild {
@@ -128,11 +128,16 @@ func (l *Layout) openPrepared(clean bool) error {
 	if err != nil {
 		return err
 	}
-	db.setDurability(l.mode())
+	if l.epoch.unused() {
+		db.setDurability(Process) // the first change settles what is made here
+	} else {
+		db.setDurability(l.mode())
+	}
 	l.dir.Bequeath(indexPath)
 	if err := db.prepare(); err != nil {
 		return errors.Join(err, db.Close())
 	}
+	db.setDurability(l.mode())
 	l.db = db
 	return nil
 }
@@ -177,7 +182,7 @@ func openGuarded(dir *durable.Dir) (*database, error) {
 	opts := &bolt.Options{FreelistType: bolt.FreelistMapType, NoFreelistSync: true,
 		NoStatistics: true, InitialMmapSize: initialMap(), Timeout: time.Second}
 	opts.OpenFile = func(string, int, fs.FileMode) (_ *os.File, err error) {
-		db.file, err = dir.Root().OpenFile(indexPath, os.O_RDWR|os.O_CREATE, 0o600)
+		db.file, err = openFile(dir)
 		return db.file, err
 	}
 	err := db.guard(func() (err error) {
@@ -192,6 +197,22 @@ func openGuarded(dir *durable.Dir) (*database, error) {
 	}
 	db.bolt.AllocSize = growth
 	return db, nil
+}
+
+// openFile opens the file, or begins it. Bbolt does that too, and waits for the disk.
+func openFile(dir *durable.Dir) (*os.File, error) {
+	f, err := dir.Root().OpenFile(indexPath, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() == 0 {
+		_, err = f.WriteAt(emptyPages(os.Getpagesize()), 0)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // asDamage turns what bbolt says of a file that is none of its own into errDamaged.

@@ -41,6 +41,10 @@ func (l *Layout) readEpoch() (err error) {
 	return err
 }
 
+// unused reports whether no index was ever written to here, as far as can be known. Then nothing was
+// promised of what there is, and a power cut may have left any part of it.
+func (e *epoch) unused() bool { return e.found.Mode == "" }
+
 // begin says on disk that the index is being written to, before it first is.
 func (e *epoch) begin() error {
 	e.mu.Lock()
@@ -48,8 +52,8 @@ func (e *epoch) begin() error {
 	if e.marked {
 		return nil
 	}
-	// An index that was written in process mode becomes one of power mode with all that it speaks of.
-	if e.layout.mode() == Power && e.left {
+	// An index that was made, or written in process mode, becomes one of power mode with all that it speaks of.
+	if e.layout.mode() == Power && (e.left || e.unused()) {
 		if err := e.layout.settle(); err != nil {
 			return err
 		}
@@ -92,7 +96,11 @@ func (e *epoch) end() error {
 	return e.write(last)
 }
 
+// write writes the file. What was made before it is on disk then.
 func (e *epoch) write(now control.Epoch) error {
+	if err := e.layout.dir.Settle(); err != nil {
+		return err
+	}
 	now.Place = e.here
 	if now.Mode == "" {
 		now.Mode = e.layout.mode().String()

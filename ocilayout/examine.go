@@ -20,6 +20,7 @@ const (
 	metaAt       = pageHeader
 	metaLength   = 64
 	metaMagic    = 0xED0CDAED
+	metaVersion  = metaAt + 4
 	metaPageSize = metaAt + 8
 	metaRoot     = metaAt + 16
 	metaFreelist = metaAt + 32
@@ -86,12 +87,42 @@ func readMeta(f io.ReaderAt, at int64) (meta, bool) {
 		return meta{}, false
 	}
 	order := binary.NativeEndian
-	sum := fnv.New64a()
-	sum.Write(page[metaAt:metaChecksum])
-	if order.Uint32(page[metaAt:]) != metaMagic || order.Uint64(page[metaChecksum:]) != sum.Sum64() {
+	if order.Uint32(page[metaAt:]) != metaMagic || order.Uint64(page[metaChecksum:]) != metaSum(page) {
 		return meta{}, false
 	}
 	m := meta{order.Uint32(page[metaPageSize:]), order.Uint64(page[metaRoot:]), order.Uint64(page[metaFreelist:]),
 		order.Uint64(page[metaHigh:]), order.Uint64(page[metaTxid:])}
 	return m, m.pageSize >= minPage && m.pageSize <= maxPage && (at == 0 || at == int64(m.pageSize))
+}
+
+// emptyPages is a file with nothing in it, as bbolt begins one: two meta pages, a list of no free pages, and a
+// leaf without elements, which is the root.
+func emptyPages(size int) []byte {
+	const version, freelist, root = 2, 2, 3
+	order, kinds := binary.NativeEndian, []uint16{kindMeta, kindMeta, kindFreelist, kindLeaf}
+	data := make([]byte, len(kinds)*size)
+	for i, kind := range kinds {
+		page := data[i*size:]
+		order.PutUint64(page, uint64(i))
+		order.PutUint16(page[8:], kind)
+		if kind != kindMeta {
+			continue
+		}
+		order.PutUint32(page[metaAt:], metaMagic)
+		order.PutUint32(page[metaVersion:], version)
+		order.PutUint32(page[metaPageSize:], uint32(size))
+		order.PutUint64(page[metaRoot:], root)
+		order.PutUint64(page[metaFreelist:], freelist)
+		order.PutUint64(page[metaHigh:], uint64(len(kinds)))
+		order.PutUint64(page[metaTxid:], uint64(i))
+		order.PutUint64(page[metaChecksum:], metaSum(page))
+	}
+	return data
+}
+
+// metaSum is the checksum that belongs into a meta page.
+func metaSum(page []byte) uint64 {
+	sum := fnv.New64a()
+	sum.Write(page[metaAt:metaChecksum])
+	return sum.Sum64()
 }

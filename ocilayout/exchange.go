@@ -97,12 +97,17 @@ func (p *publisher) exchange(ctx context.Context, next projected, temp string) (
 // swap gives temp the name of index.json and returns the name that the file before it has now, or ""
 // where there was none. The names may be swapped although there is an error: they are not flushed then.
 func (p *publisher) swap(ctx context.Context, temp string) (old string, swapped bool, err error) {
+	dir := p.layout.dir
+	// A name that is free is given once, without a lock.
+	if p.last == (projected{}) && dir.Link(temp, v1.ImageIndexFile) == nil {
+		dir.Root().Remove(temp)
+		return "", true, dir.SyncDir(".")
+	}
 	unlock, err := p.lockIndex(ctx)
 	if err != nil {
 		return "", false, err
 	}
 	defer unlock()
-	dir := p.layout.dir
 	err = dir.Exchange(temp, v1.ImageIndexFile)
 	switch {
 	case err == nil:

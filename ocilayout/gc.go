@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
-	"regexp"
 	"slices"
 	"time"
 
@@ -193,7 +192,7 @@ func (c *collection) mark(ctx context.Context, ended map[string]bool) error {
 	})
 }
 
-var anyDigest = regexp.MustCompile(`sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}`)
+var anyDigest = lazily(`sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}`)
 
 // markForeign keeps all that an entry of index.json may lead to that is not understood.
 func (c *collection) markForeign(data []byte) error {
@@ -202,7 +201,7 @@ func (c *collection) markForeign(data []byte) error {
 
 // below visits every digest in data, and in what these name. Those that are seen already it passes over.
 func (l *Layout) below(data []byte, seen digestSet, visit func(digest.Digest) error) error {
-	for _, found := range anyDigest.FindAll(data, -1) {
+	for _, found := range anyDigest().FindAll(data, -1) {
 		d := digest.Digest(found)
 		if seen.has(d) {
 			continue

@@ -28,6 +28,9 @@
 // every blob is hashed before it is first served or vouched for. Only what no manifest names is lost
 // then. The file epoch tells the next start which of these it has before it.
 //
+// A layout that was only just made is on disk when it is first used: Open flushes nothing. What a power cut
+// leaves of it before that can be opened again.
+//
 // # Names
 //
 // In index.json a tag is a descriptor whose annotation org.opencontainers.image.ref.name is
@@ -56,12 +59,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -151,17 +152,9 @@ func Open(ctx context.Context, dir string, opts *Options) (_ *Layout, err error)
 		}
 	}()
 	if err := l.open(ctx, dir, opts); err != nil {
-		return nil, fmt.Errorf("layout %s: %w%s", dir, err, advice(err))
+		return nil, fmt.Errorf("layout %s: %w%s", dir, err, control.Advice(err))
 	}
 	return l, nil
-}
-
-// advice is what to do about a directory that cannot be written to.
-func advice(err error) string {
-	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
-		return "; berth must be able to write there: make the directory writable, or open a copy of it"
-	}
-	return ""
 }
 
 func newLayout(opts *Options) *Layout {
@@ -194,10 +187,15 @@ func (l *Layout) open(ctx context.Context, dir string, opts *Options) (err error
 		return err
 	}
 	l.dir.Bequeath(control.Dir, control.OwnerFile)
-	if err := l.makeLayout(); err != nil {
+	if err := l.readEpoch(); err != nil {
 		return err
 	}
-	if err := l.readEpoch(); err != nil {
+	// Nothing was promised of what is here, and nothing is before the first change: that settles it.
+	if l.epoch.unused() {
+		l.dir.Postpone()
+		defer l.dir.Resume()
+	}
+	if err := l.makeLayout(); err != nil {
 		return err
 	}
 	if err := l.openIndex(opts.Rebuild); err != nil {

@@ -21,6 +21,7 @@ const (
 	bucketHeader = 16
 	kindBranch   = 0x01
 	kindLeaf     = 0x02
+	kindMeta     = 0x04
 	kindFreelist = 0x10
 	isBucket     = 0x01
 	noFreelist   = math.MaxUint64

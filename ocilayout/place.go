@@ -19,6 +19,10 @@ import (
 // then this mends it. What may be on disk already must not be replaced by what is not, so then the
 // bytes are flushed first.
 func (l *Layout) place(f *os.File, name string, d digest.Digest, size int64) error {
+	// An index.json that a power cut may leave unfinished is one beside which there is no blob.
+	if err := l.dir.Settle(); err != nil {
+		return err
+	}
 	target := blobPath(d)
 	err := l.placeAt(f, name, target, size)
 	if !errors.Is(err, fs.ErrNotExist) {

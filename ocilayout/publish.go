@@ -171,6 +171,14 @@ func (p *publisher) flush(ctx context.Context) error {
 }
 
 func (p *publisher) flushInTurn(ctx context.Context) error {
+	if err := p.layout.dir.Settle(); err != nil {
+		return err
+	}
+	return p.catchUp(ctx)
+}
+
+// catchUp brings index.json up to date, merging what others write meanwhile.
+func (p *publisher) catchUp(ctx context.Context) error {
 	const attempts = 10
 	for range attempts {
 		if err := p.mergeOutside(ctx); err != nil {
@@ -206,7 +214,8 @@ func (p *publisher) publish(ctx context.Context) (done bool, err error) {
 		return false, err
 	}
 	done, err = p.exchange(ctx, next, temp)
-	if err == nil {
+	// One that shows nothing need not be known: whatever it is found to show is somebody else's.
+	if err == nil && p.last.Generation > 0 {
 		p.note(ctx)
 	}
 	return done, err
@@ -275,7 +284,7 @@ func (p *publisher) first(ctx context.Context) error {
 	if err := p.settleIn(ctx); err != nil || p.last != (projected{}) {
 		return err
 	}
-	return p.flushInTurn(ctx)
+	return p.catchUp(ctx)
 }
 
 // settleIn gives a layout that was copied an id of its own: from now on the generations of the two are not

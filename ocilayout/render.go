@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
@@ -206,12 +205,36 @@ func named(rec tagRecord, repo, tag string) v1.Descriptor {
 	annotations := map[string]string{annotationMoved: strconv.FormatUint(rec.Generation, 10)}
 	maps.Copy(annotations, desc.Annotations)
 	annotations[v1.AnnotationRefName] = refName(repo, tag)
-	if full, err := reference.ParseNormalizedNamed(repo); err == nil {
-		annotations[annotationImageName] = full.Name() + ":" + tag
+	if full, ok := imageName(repo); ok {
+		annotations[annotationImageName] = full + ":" + tag
 	}
 	desc.Annotations = annotations
 	return desc
 }
+
+// imageName is a repository's name as Docker completes it: with the host that it takes the first part for,
+// and that of Docker Hub where it takes it for none. Some repositories have no name there: those whose name
+// could be an image's id, or becomes too long.
+func imageName(repo string) (name string, ok bool) {
+	const hub = "docker.io"
+	host, rest, several := strings.Cut(repo, "/")
+	switch {
+	case !several, host != "localhost" && !strings.Contains(host, "."):
+		host, rest = hub, repo
+	case host == "index."+hub:
+		host = hub
+	case strings.Contains(host, "_"): // it is no host, and yet nothing goes before it
+		return repo, true
+	}
+	if host == hub && !strings.Contains(rest, "/") {
+		rest = "library/" + rest
+	}
+	isID := digest.SHA256.Validate(repo) == nil
+	return host + "/" + rest, !isID && len(rest) <= maxImageName
+}
+
+// maxImageName is how long a name behind its host may be there.
+const maxImageName = 255
 
 // refName is a tag's name in index.json; parseRefName reads it.
 func refName(repo, tag string) string {

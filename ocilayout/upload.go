@@ -44,7 +44,12 @@ const (
 
 var errUploadHeld = fmt.Errorf("%w: another request is writing to it", berth.ErrUploadInvalid)
 
-var uploadID = regexp.MustCompile(`^(sha256|sha384|sha512)-[a-z2-7]{26}$`)
+var uploadID = lazily(`^(sha256|sha384|sha512)-[a-z2-7]{26}$`)
+
+// lazily compiles an expression when it is first needed: the start of each process would pay for it else.
+func lazily(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
 
 // uploadTable holds what is known of uploads beyond their files. A file alone is enough to resume
 // one: its name tells repository and algorithm, its length the offset. One that was left before anything
@@ -183,7 +188,7 @@ func (r *repository) beginUpload(ctx context.Context, id string, algorithm diges
 }
 
 func (r *repository) ResumeUpload(ctx context.Context, id string) (berth.Upload, error) {
-	if !uploadID.MatchString(id) {
+	if !uploadID().MatchString(id) {
 		return nil, r.unknownUpload(id)
 	}
 	up := &upload{repo: r, id: id, path: r.uploadPath(id)}

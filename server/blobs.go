@@ -3,7 +3,6 @@ package server
 import (
 	"fmt"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -57,12 +56,12 @@ func (c *call) blobGet() error {
 const maxRanges = 64
 
 // byteRanges is what a Range of bytes looks like (RFC 9110, 14.1.2).
-var byteRanges = regexp.MustCompile(`^bytes=[ \t,]*(\d+-\d*|-\d+)([ \t]*,[ \t]*(\d+-\d*|-\d+)?)*[ \t]*$`)
+var byteRanges = lazily(`^bytes=[ \t,]*(\d+-\d*|-\d+)([ \t]*,[ \t]*(\d+-\d*|-\d+)?)*[ \t]*$`)
 
 // understood reports whether a Range can be answered. One of another unit, and one that does not parse, is as
 // if it were not there (RFC 9110, 14.2).
 func understood(ranges string) bool {
-	return strings.Count(ranges, ",") < maxRanges && byteRanges.MatchString(ranges)
+	return strings.Count(ranges, ",") < maxRanges && byteRanges().MatchString(ranges)
 }
 
 func (c *call) blobDelete() error {

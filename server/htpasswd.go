@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -35,7 +34,7 @@ const (
 
 // bcryptPattern is a bcrypt hash: version, cost, 22 characters of salt and 31 of hash. Package bcrypt looks at
 // most of that only when a password is compared.
-var bcryptPattern = regexp.MustCompile(`^\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)
+var bcryptPattern = lazily(`^\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)
 
 // Users tell who somebody is by a password. [Passwords] are such; a program that keeps users elsewhere
 // brings its own.
@@ -107,7 +106,7 @@ func (p *Passwords) add(line string, n int) error {
 	name, hash, ok := strings.Cut(line, ":")
 	cost, err := bcrypt.Cost([]byte(hash))
 	switch earlier, twice := p.users[name]; {
-	case !ok || name == "" || err != nil || !bcryptPattern.MatchString(hash):
+	case !ok || name == "" || err != nil || !bcryptPattern().MatchString(hash):
 		return errors.New("want USER:HASH with a bcrypt hash, as htpasswd -B writes it")
 	case cost > maxCost:
 		return fmt.Errorf("a bcrypt hash of cost %d takes too long to check; make one of at most %d with htpasswd -B -C 10", cost, maxCost)

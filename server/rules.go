@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -98,7 +97,7 @@ func ParseRules(file io.Reader) (Rules, error) {
 	return parsed.Rules, parsed.Rules.Validate()
 }
 
-var unknownField = regexp.MustCompile(`^(line \d+): field (.*) not found in type .*`)
+var unknownField = lazily(`^(line \d+): field (.*) not found in type .*`)
 
 // yamlFault makes one line of what the YAML parser says, in the words of an access file.
 func yamlFault(err error) error {
@@ -107,7 +106,7 @@ func yamlFault(err error) error {
 	if errors.As(err, &several) && len(several.Errors) > 0 {
 		text = several.Errors[0]
 	}
-	if match := unknownField.FindStringSubmatch(text); match != nil {
+	if match := unknownField().FindStringSubmatch(text); match != nil {
 		return fmt.Errorf(`%s: there is no field %.40q; a file has rules, and a rule has users, anonymous, repositories, actions, catalog and classes`, match[1], match[2])
 	}
 	text = strings.NewReplacer("into []string", "where a list is wanted, like [pull, push]", "into server.", "where there should be ").Replace(text)

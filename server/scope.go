@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 const (
@@ -27,11 +28,16 @@ type scope struct {
 
 // scopePattern has what is before the first colon, between it and the last, and after that, because the
 // name may begin with a host and port.
-var scopePattern = regexp.MustCompile(`^([a-z0-9]+)(?:\(([a-z0-9]+)\))?:([!-~]+):([a-z,*]*)$`)
+var scopePattern = lazily(`^([a-z0-9]+)(?:\(([a-z0-9]+)\))?:([!-~]+):([a-z,*]*)$`)
+
+// lazily compiles an expression when it is first needed: the start of each process would pay for it else.
+func lazily(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
 
 // parseScope reads TYPE:NAME:ACTION,ACTION or TYPE(CLASS):NAME:ACTION,ACTION.
 func parseScope(text string) (scope, error) {
-	match := scopePattern.FindStringSubmatch(text)
+	match := scopePattern().FindStringSubmatch(text)
 	if match == nil || len(match[3]) > maxScopeName {
 		return scope{}, fmt.Errorf("scope %.40q: want TYPE:NAME:ACTION,ACTION, like repository:app/hello:pull,push", text)
 	}

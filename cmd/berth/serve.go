@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -128,19 +127,8 @@ func (a *app) runServe(cmd *cobra.Command, s *serving) error {
 		defer out.Close()
 		opts.AccessLog = a.lines(out)
 	}
-	debug.SetMemoryLimit(memoryGoal())
-	defer allowGarbage()()
+	defer embedded.Dedicate()()
 	return embedded.Serve(cmd.Context(), opts)
-}
-
-// memoryGoal is the memory, in bytes, near which a server collects garbage more often; $GOMEMLIMIT has the
-// first word. It is far above what a server needs, and below what a crowd of clients could make of garbage.
-func memoryGoal() int64 {
-	const goal = 96 << 20
-	if os.Getenv("GOMEMLIMIT") != "" {
-		return -1 // as it is
-	}
-	return goal
 }
 
 // logTo opens a file to write at its end.

@@ -62,8 +62,11 @@ func Recognise(dir string) error {
 		switch e.Name() {
 		case v1.ImageLayoutFile, v1.ImageIndexFile, Dir:
 			return nil
-		case v1.ImageBlobsDir: // a layout that lost the rest
+		case v1.ImageBlobsDir: // a layout that lost the rest, or was not made to the end
 			if info, err := os.Stat(filepath.Join(dir, v1.ImageBlobsDir, "sha256")); err == nil && info.IsDir() {
+				return nil
+			}
+			if inside, err := os.ReadDir(filepath.Join(dir, v1.ImageBlobsDir)); err == nil && len(inside) == 0 && len(entries) == 1 {
 				return nil
 			}
 		}

@@ -6,7 +6,8 @@
 //	dir, err := durable.Open(path)
 //	err = dir.WriteFile("index.json", data, 0o644)
 //
-// The steps are methods of their own, for those who flush many files at once or later.
+// The steps are methods of their own, for those who flush many files at once or later. While something is
+// made that nobody relies on yet, all flushes can be put off together: see [Dir.Postpone].
 //
 // All paths are relative to a [Dir] and cannot leave it: see [os.Root].
 //
@@ -41,8 +42,9 @@ const (
 type Dir struct {
 	root *os.Root
 	// self stays open: a failed write is reported to who had the file system open when it failed.
-	self    *os.File
-	folders folders
+	self      *os.File
+	folders   folders
+	postponed postponed
 	// heir is who is given what is made here: the directory's owner, where root works in somebody's
 	// directory. Else that one could not go on with it.
 	heir *heir
@@ -198,6 +200,9 @@ func (w *stepWriter) Write(p []byte) (n int, err error) {
 
 // SyncFile flushes an open file of this directory to disk.
 func (d *Dir) SyncFile(f *os.File, name string) error {
+	if d.postponed.file(name) {
+		return nil
+	}
 	return d.Step(OpSync, name, f.Sync)
 }
 
@@ -212,6 +217,7 @@ func (d *Dir) Rename(from, to string) error {
 
 // Move is Rename without the flush.
 func (d *Dir) Move(from, to string) error {
+	d.postponed.moved(from, to)
 	return d.Step(OpRename, to, func() error { return d.root.Rename(from, to) })
 }
 
@@ -219,7 +225,16 @@ func (d *Dir) Move(from, to string) error {
 //
 // Errors: fs.ErrExist.
 func (d *Dir) MoveNew(from, to string) error {
+	d.postponed.moved(from, to)
 	return d.Step(OpRename, to, func() error { return moveNew(d, from, to) })
+}
+
+// Link gives a file a second name, which must be free.
+//
+// Errors: fs.ErrExist.
+func (d *Dir) Link(from, to string) error {
+	d.postponed.moved(from, to)
+	return d.Step(OpRename, to, func() error { return d.root.Link(from, to) })
 }
 
 // ErrNoExchange is returned by Exchange where the system or the file system cannot do it.
@@ -230,6 +245,7 @@ var ErrNoExchange = errors.New("names cannot be exchanged here")
 //
 // Errors: ErrNoExchange.
 func (d *Dir) Exchange(a, b string) error {
+	d.postponed.moved(a, b)
 	return d.Step(OpRename, b, func() error { return exchange(d, a, b) })
 }
 
@@ -242,6 +258,7 @@ func (d *Dir) Remove(name string) error {
 func (d *Dir) MkdirAll(name string, perm fs.FileMode) error {
 	if info, err := d.root.Lstat(name); err == nil && info.IsDir() {
 		d.folders.confirm(name, info) // somebody else may just have made it
+		d.postponed.folder(path.Dir(name))
 		return nil
 	}
 	if parent := path.Dir(name); parent != "." {
@@ -266,6 +283,9 @@ func (d *Dir) MkdirAll(name string, perm fs.FileMode) error {
 
 // SyncDir flushes the names in a directory to disk.
 func (d *Dir) SyncDir(name string) error {
+	if d.postponed.folder(name) {
+		return nil
+	}
 	return d.Step(OpSyncDir, name, func() error {
 		f, err := d.root.Open(name)
 		if err != nil {
@@ -279,6 +299,9 @@ func (d *Dir) SyncDir(name string) error {
 // SyncPath flushes a file, by its name, to disk. One that is gone, or replaced by something else,
 // needs no flush.
 func (d *Dir) SyncPath(name string) error {
+	if d.postponed.file(name) {
+		return nil
+	}
 	info, err := d.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 		return nil

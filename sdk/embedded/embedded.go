@@ -56,6 +56,7 @@ func run() int {
 	if cfg.Key != "" {
 		go c.endWith(os.Stdin)
 	}
+	defer Dedicate()()
 	go plugin.Announce()
 	go c.settle()
 	select {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berthoci/berth"
@@ -14,7 +13,11 @@ import (
 // allows for a key.
 const maxReferenceLength = 1000
 
-var hostPattern = lazily("^(?:" + reference.DomainRegexp.String() + ")$")
+// hostPattern is what may stand before the first slash as a host: labels with dots between them, or an IPv6
+// address in brackets, and maybe a port. Docker allows no more.
+var hostPattern = lazily(`^(?:` + label + `(?:\.` + label + `)*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?$`)
+
+const label = `[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?`
 
 // Normalize returns the full form of a reference, the key of its pin: repository:tag, with a host
 // in front if it had one. As everywhere with images, the part before the first slash is a host if it

@@ -2,8 +2,12 @@ package pin
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/distribution/reference"
+	"pgregory.net/rapid"
 
 	"github.com/berthoci/berth"
 )
@@ -89,4 +93,17 @@ func TestSplitHost(t *testing.T) {
 			t.Errorf("SplitHost(%q) = %q, %q, want %q, %q", tt.in, host, rest, tt.host, tt.rest)
 		}
 	}
+}
+
+// What is taken for a host is what the package takes for one that Docker's tools use.
+func TestHosts(t *testing.T) {
+	domain := regexp.MustCompile("^(?:" + reference.DomainRegexp.String() + ")$")
+	label := rapid.OneOf(rapid.StringMatching(`[a-zA-Z0-9-]{0,4}`), rapid.StringMatching(`[ -~]{0,3}`), rapid.SampledFrom([]string{".", ":", "[", "]", "[::1]", ":5000", "_", "\n", "ä"}))
+	rapid.Check(t, func(t *rapid.T) {
+		host := strings.Join(rapid.SliceOfN(label, 0, 6).Draw(t, "host"), "")
+		want := domain.MatchString(host)
+		if got := hostPattern().MatchString(host); got != want {
+			t.Errorf("%q is a host: %v, want %v", host, got, want)
+		}
+	})
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"regexp"
 	"slices"
 	"unicode/utf8"
 )
@@ -56,11 +55,11 @@ func newText(name string, data []byte) (*text, error) {
 }
 
 // conflictPattern is what git and its like leave in a file that they could not merge.
-var conflictPattern = regexp.MustCompile(`^(<<<<<<<|\|\|\|\|\|\|\||=======|>>>>>>>)( |$)`)
+var conflictPattern = lazily(`^(<<<<<<<|\|\|\|\|\|\|\||=======|>>>>>>>)( |$)`)
 
 func (t *text) checkLine(line int) error {
 	content := t.content(line)
-	if conflictPattern.Match(content) {
+	if conflictPattern().Match(content) {
 		return t.fault(line, "a merge conflict is left here (%s): keep one side, and remove the marker lines", content[:7])
 	}
 	for i := 0; i < len(content); {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -50,13 +49,13 @@ func (t *text) root() (*yaml.Node, error) {
 	return doc.Content[0], nil
 }
 
-var yamlErrorPattern = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
+var yamlErrorPattern = lazily(`^yaml: (?:line (\d+): )?(.*)`)
 
 // syntax turns an error of the YAML parser into a fault.
 func (t *text) syntax(err error) error {
 	var line int
 	message := err.Error()
-	if m := yamlErrorPattern.FindStringSubmatch(message); m != nil {
+	if m := yamlErrorPattern().FindStringSubmatch(message); m != nil {
 		fmt.Sscan(m[1], &line)
 		message = m[2]
 	}
@@ -247,16 +246,16 @@ func (t *text) token(n *yaml.Node) (int, bool) {
 		length = len(n.Value)
 		return at + length, bytes.HasPrefix(rest, []byte(n.Value))
 	case n.Style == yaml.SingleQuotedStyle:
-		length = len(singleQuoted.Find(rest))
+		length = len(singleQuoted().Find(rest))
 	case n.Style == yaml.DoubleQuotedStyle:
-		length = len(doubleQuoted.Find(rest))
+		length = len(doubleQuoted().Find(rest))
 	}
 	return at + length, length > 0
 }
 
 var (
-	singleQuoted = regexp.MustCompile(`^'(?:[^']|'')*'`)
-	doubleQuoted = regexp.MustCompile(`^"(?:[^"\\]|\\.)*"`)
+	singleQuoted = lazily(`^'(?:[^']|'')*'`)
+	doubleQuoted = lazily(`^"(?:[^"\\]|\\.)*"`)
 )
 
 // endsLine reports whether nothing but a comment follows in the line.

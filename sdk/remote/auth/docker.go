@@ -9,8 +9,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"oras.land/oras-go/v2/registry/remote/credentials"
 )
 
 const (
@@ -140,11 +138,10 @@ func (s *dockerStore) run(ctx context.Context, helper, server string) (Credentia
 	if c, ok := s.recall(key); ok {
 		return c, nil
 	}
-	found, err := credentials.NewNativeStore(helper).Get(ctx, server)
+	c, err := getCredential(ctx, helper, server)
 	if err != nil {
 		return Credential{}, helperError(err)
 	}
-	c := Credential{Username: found.Username, Password: found.Password, IdentityToken: found.RefreshToken}
 	s.remember(key, c)
 	return c, nil
 }
