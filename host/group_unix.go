@@ -20,3 +20,12 @@ func bequeath(cmd *exec.Cmd, f *os.File) uintptr {
 	cmd.ExtraFiles = append(cmd.ExtraFiles, f)
 	return uintptr(standard + len(cmd.ExtraFiles) - 1)
 }
+
+// wasKilled reports whether a process was ended by somebody else, and not by itself.
+func wasKilled(state *os.ProcessState) bool {
+	if state == nil {
+		return false
+	}
+	status, ok := state.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled()
+}

@@ -118,6 +118,7 @@ func (s *Session) attach(ctx context.Context, old *Hold) (*Hold, error) {
 
 // launch starts a plugin, and takes a lease of it.
 func (s *Session) launch(ctx context.Context, lock *os.File, old *Hold) (*Hold, error) {
+	s.opts.Logger.Info("starting a registry", "layout", s.opts.Layout)
 	p, err := s.opts.Launcher.Launch(ctx, Start{Lock: lock, Logger: s.opts.Logger, Config: plugin.Config{
 		Layout:      s.opts.Layout,
 		Key:         s.asks.Key,

@@ -34,10 +34,12 @@ type cmdRunner struct {
 	ended  chan struct{}
 	once   sync.Once
 
-	mu     sync.Mutex // guards the fields below, and cmd.Process
-	killed bool
-	words  []byte
-	err    error
+	mu      sync.Mutex // guards the fields below, and cmd.Process
+	started time.Time
+	killed  bool
+	spoke   bool   // on standard output
+	words   []byte // on standard error
+	err     error
 }
 
 func newRunner(path string, private bool) (*cmdRunner, error) {
@@ -51,9 +53,11 @@ func newRunner(path string, private bool) (*cmdRunner, error) {
 	} else {
 		r.cmd.SysProcAttr, r.cmd.Dir = detached()
 	}
-	if r.stdout, err = r.cmd.StdoutPipe(); err != nil {
+	stdout, err := r.cmd.StdoutPipe()
+	if err != nil {
 		return nil, err
 	}
+	r.stdout = &heard{stdout, r}
 	stderr, err := r.cmd.StderrPipe()
 	if err != nil {
 		return nil, err
@@ -81,6 +85,22 @@ func (w *firstWords) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// heard notes whether a plugin says anything on standard output.
+type heard struct {
+	io.ReadCloser
+	runner *cmdRunner
+}
+
+func (h *heard) Read(p []byte) (int, error) {
+	n, err := h.ReadCloser.Read(p)
+	if n > 0 {
+		h.runner.mu.Lock()
+		h.runner.spoke = true
+		h.runner.mu.Unlock()
+	}
+	return n, err
+}
+
 // explain says in one line why a binary did not become a plugin.
 func (r *cmdRunner) explain(err error) error {
 	if r.ID() == "" {
@@ -93,6 +113,10 @@ func (r *cmdRunner) explain(err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	line, _, _ := strings.Cut(strings.TrimSpace(string(r.words)), "\n")
+	// One that says nothing until its time is over, or something else, was killed by go-plugin.
+	if !r.spoke && time.Since(r.started) < startTimeout && wasKilled(r.cmd.ProcessState) {
+		return fmt.Errorf("%w: it was killed while it started (%s)", plugin.ErrGone, r.cmd.ProcessState)
+	}
 	if line == "" {
 		return errors.New("did not start as a plugin: is it a berth binary, or one whose main calls embedded.Main?")
 	}
@@ -127,6 +151,7 @@ func (r *cmdRunner) Start(context.Context) error {
 	if r.killed {
 		return os.ErrProcessDone
 	}
+	r.started = time.Now()
 	return r.cmd.Start()
 }
 
