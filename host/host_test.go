@@ -90,11 +90,10 @@ type fakeLease struct {
 	closing      sync.Once
 }
 
-func (l *fakeLease) Info() plugin.Info         { return l.who }
-func (l *fakeLease) Endpoint() plugin.Endpoint { return l.at }
-func (l *fakeLease) Ending() <-chan struct{}   { return l.ending }
-func (l *fakeLease) Done() <-chan struct{}     { return l.done }
-func (l *fakeLease) crash()                    { l.closing.Do(func() { close(l.done) }) }
+func (l *fakeLease) Grant() plugin.Grant     { return plugin.Grant{Plugin: l.who, Endpoint: l.at} }
+func (l *fakeLease) Ending() <-chan struct{} { return l.ending }
+func (l *fakeLease) Done() <-chan struct{}   { return l.done }
+func (l *fakeLease) crash()                  { l.closing.Do(func() { close(l.done) }) }
 func (l *fakeLease) Close() error {
 	l.crash()
 	return l.call("close lease")

@@ -39,10 +39,10 @@ type Hold struct {
 }
 
 // Endpoint is where the plugin serves the session.
-func (h *Hold) Endpoint() plugin.Endpoint { return h.lease.Endpoint() }
+func (h *Hold) Endpoint() plugin.Endpoint { return h.lease.Grant().Endpoint }
 
 // Info is who the plugin is.
-func (h *Hold) Info() plugin.Info { return h.lease.Info() }
+func (h *Hold) Info() plugin.Info { return h.lease.Grant().Plugin }
 
 // Done is closed when the hold has ended: the plugin is gone, or the session closed.
 func (h *Hold) Done() <-chan struct{} { return h.lease.Done() }

@@ -30,9 +30,10 @@ func (s *stub) Lease(stream leaseServer) error {
 	}
 	id := s.enter(lease)
 	defer s.leave(id)
-	begun := &controlpb.LeaseBegun{LeaseId: id, Info: infoToProto(lease.Info())}
+	grant := lease.Grant()
+	begun := &controlpb.LeaseBegun{LeaseId: id, Info: infoToProto(grant.Plugin)}
 	if req.Listen != nil {
-		begun.Listen = endpointToProto(lease.Endpoint())
+		begun.Listen = endpointToProto(grant.Endpoint)
 	}
 	err = stream.Send(&controlpb.LeaseEvent{Event: &controlpb.LeaseEvent_Begun{Begun: begun}})
 	if err == nil {
@@ -207,9 +208,9 @@ func (l *clientLease) watch() {
 	}
 }
 
-func (l *clientLease) Info() Info { return infoFromProto(l.begun.GetInfo()) }
-
-func (l *clientLease) Endpoint() Endpoint { return endpointFromProto(l.begun.GetListen()) }
+func (l *clientLease) Grant() Grant {
+	return Grant{infoFromProto(l.begun.GetInfo()), endpointFromProto(l.begun.GetListen())}
+}
 
 func (l *clientLease) Listen(ctx context.Context, opts ListenOptions) (Endpoint, error) {
 	req := listenOptionsToProto(&opts)

@@ -104,11 +104,8 @@ type Holder struct {
 
 // Lease is a host's claim on a plugin. Its methods may run at once.
 type Lease interface {
-	// Info is who the plugin is.
-	Info() Info
-
-	// Endpoint is the address that was opened with the lease.
-	Endpoint() Endpoint
+	// Grant is what the lease began with.
+	Grant() Grant
 
 	// Listen opens one more address that serves the layout as opts say, until the lease ends.
 	//
@@ -125,6 +122,14 @@ type Lease interface {
 	// Close closes all that was opened for the lease, when the requests that are under way have ended, and
 	// ends it. What was answered is on disk then, index.json included.
 	Close() error
+}
+
+// Grant is what a host gets with a lease.
+type Grant struct {
+	// Plugin is who the plugin is.
+	Plugin Info
+	// Endpoint is the address that was opened with the lease; empty if none was asked for.
+	Endpoint Endpoint
 }
 
 // Info is who a plugin is.

@@ -93,10 +93,8 @@ func newFake() *fake {
 	return &fake{lease: lease, checkout: &fakeCheckout{ended: make(chan struct{})}}
 }
 
-func (l *fakeLease) Info() Info { return fakeInfo }
-
-func (l *fakeLease) Endpoint() Endpoint {
-	return Endpoint{Address: "127.0.0.1:2", Token: "s", Socket: "/so\xffck"}
+func (l *fakeLease) Grant() Grant {
+	return Grant{fakeInfo, Endpoint{Address: "127.0.0.1:2", Token: "s", Socket: "/so\xffck"}}
 }
 
 func (l *fakeLease) Listen(_ context.Context, opts ListenOptions) (Endpoint, error) {
@@ -178,8 +176,8 @@ func TestALeaseCrosses(t *testing.T) {
 	if !reflect.DeepEqual(f.lease.got, asks) {
 		t.Errorf("got %+v,\nwant %+v", f.lease.got, asks)
 	}
-	if lease.Info() != fakeInfo || lease.Endpoint() != f.lease.Endpoint() {
-		t.Errorf("got %+v, %+v", lease.Info(), lease.Endpoint())
+	if got := lease.Grant(); got != f.lease.Grant() {
+		t.Errorf("got %+v", got)
 	}
 	if at, err := lease.Listen(t.Context(), *asks.Listen); err != nil || at != (Endpoint{Address: "127.0.0.1:1", Token: "t"}) || !reflect.DeepEqual(f.lease.listen, *asks.Listen) {
 		t.Errorf("listen: got %+v, %v, with options %+v", at, err, f.lease.listen)
@@ -205,7 +203,7 @@ func TestAPlainLeaseCrosses(t *testing.T) {
 	if !reflect.DeepEqual(f.lease.got, LeaseOptions{}) {
 		t.Errorf("got %+v", f.lease.got)
 	}
-	if at := lease.Endpoint(); at != (Endpoint{}) {
+	if at := lease.Grant().Endpoint; at != (Endpoint{}) {
 		t.Errorf("an address that nobody asked for: %+v", at)
 	}
 	if err := lease.Close(); err != nil {

@@ -44,7 +44,7 @@ func (b betweenPlugin) Lease(ctx context.Context, opts plugin.LeaseOptions) (plu
 	if err != nil {
 		return nil, err
 	}
-	target := &url.URL{Scheme: "http", Host: lease.Endpoint().Address}
+	target := &url.URL{Scheme: "http", Host: lease.Grant().Endpoint.Address}
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
 	return &betweenLease{lease, httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b.show(r)
@@ -52,10 +52,10 @@ func (b betweenPlugin) Lease(ctx context.Context, opts plugin.LeaseOptions) (plu
 	}))}, nil
 }
 
-func (b *betweenLease) Endpoint() plugin.Endpoint {
-	at := b.Lease.Endpoint()
-	at.Address = b.proxy.Listener.Addr().String()
-	return at
+func (b *betweenLease) Grant() plugin.Grant {
+	grant := b.Lease.Grant()
+	grant.Endpoint.Address = b.proxy.Listener.Addr().String()
+	return grant
 }
 
 func (b *betweenLease) Close() error {

@@ -12,7 +12,8 @@
 // # What is demanded
 //
 //   - A process that was not killed ends well, and has pushed all that it was told to.
-//   - Without --kill exactly one process was started to serve the layout.
+//   - Without --kill exactly one process was started to serve the layout; in-process it may be more, for a tool that is
+//     done takes its registry along.
 //   - What was told to be pushed is in the layout: the tag, by the digest that was told, and index.json names it.
 //   - Five seconds after the last process has ended, and the idle timeout has passed, no process of the round runs, and
 //     nobody owns the layout. Those that serve it are found by their environment, so none is overlooked.

@@ -43,7 +43,7 @@ func actAsHost(args []string) {
 
 // pushForEver returns only if something fails.
 func pushForEver(ctx context.Context, berth, layout, prefix string) error {
-	registry, err := sdk.Open(ctx, &sdk.Options{Layout: layout, Launcher: host.Binary(berth)})
+	registry, err := sdk.Open(ctx, &sdk.Options{Layout: layout, Launcher: host.Binary(berth), Private: true})
 	if err != nil {
 		return err
 	}

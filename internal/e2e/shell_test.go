@@ -44,6 +44,7 @@ func newShell(t *testing.T) *shell {
 	}
 	t.Cleanup(func() { os.RemoveAll(temp) })
 	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + temp, "LANG=C.UTF-8",
+		"BERTH_IDLE_TIMEOUT=0", // no program of a test lasts longer than it
 		"REGCTL_CONFIG=" + filepath.Join(dir, "regctl.json"), "OTEL_TRACES_EXPORTER=none"}
 	return &shell{T: t, dir: dir, temp: temp, env: env}
 }

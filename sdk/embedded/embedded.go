@@ -64,6 +64,7 @@ func run() int {
 	case <-ctx.Done():
 	}
 	err = c.close()
+	forgetCrashes(cfg.Layout)
 	removeScratch(cfg.Scratch)
 	if err != nil {
 		c.log.Error("did not close well", "err", err)

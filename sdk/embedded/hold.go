@@ -27,7 +27,7 @@ func (c *controller) Hold(ctx context.Context, pid int, opts plugin.LeaseOptions
 		case <-taken.Done():
 		}
 	})
-	return taken.Endpoint(), nil
+	return taken.Grant().Endpoint, nil
 }
 
 // ending is the end of a process that is not this one's child, and may belong to anybody.

@@ -50,9 +50,9 @@ func (l *lease) prepare(ctx context.Context) (err error) {
 	return err
 }
 
-func (l *lease) Info() plugin.Info { return l.controller.info }
-
-func (l *lease) Endpoint() plugin.Endpoint { return l.endpoint }
+func (l *lease) Grant() plugin.Grant {
+	return plugin.Grant{Plugin: l.controller.info, Endpoint: l.endpoint}
+}
 
 func (l *lease) Listen(_ context.Context, opts plugin.ListenOptions) (plugin.Endpoint, error) {
 	s, err := l.controller.open(opts, l.opts.AccessLog)

@@ -24,6 +24,14 @@ func silence() {
 // crashFile is where a process that serves a layout writes why it crashed.
 const crashFile = control.Dir + "/crash"
 
+// forgetCrashes removes the file of a process that did not crash.
+func forgetCrashes(layout string) {
+	name := filepath.Join(layout, crashFile)
+	if info, err := os.Stat(name); err == nil && info.Size() == 0 {
+		os.Remove(name)
+	}
+}
+
 // keepCrashes has the runtime write there, and tells of a crash that was.
 func keepCrashes(layout string, log *slog.Logger) {
 	name := filepath.Join(layout, crashFile)

@@ -39,7 +39,7 @@ func repositoriesAt(owner *host.Owner) func(context.Context) ([]string, error) {
 			return nil, err
 		}
 		defer lease.Close()
-		return catalog(ctx, lease.Endpoint())
+		return catalog(ctx, lease.Grant().Endpoint)
 	}
 }
 
