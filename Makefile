@@ -1,5 +1,6 @@
 # Everything that is done with this repository. `make help` lists it.
 
+BIN ?= $(CURDIR)/bin
 TOOLS := $(CURDIR)/bin/tools
 VERSION_OF_TOOLS := internal/tools/go.mod
 MODULES := . internal/e2e internal/e2e/buildkit internal/tools
@@ -20,7 +21,7 @@ demo: build ## do the main job once: build, push, pin, sync
 	go run ./examples/quickstart out/demo
 
 build: ## build bin/berth
-	CGO_ENABLED=0 go build -tags grpcnotrace -o bin/berth ./cmd/berth
+	CGO_ENABLED=0 go build -tags grpcnotrace -o $(BIN)/berth ./cmd/berth
 
 test: ## run the tests
 	go test ./...

@@ -124,11 +124,9 @@ func Open(ctx context.Context, opts *Options) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	address, token := session.Endpoint().Address, hosting.Listen.Token
-	registry, err := remote.New(address, &remote.Options{
-		Credentials: auth.Static(address, auth.Credential{Username: tokenUser, Password: token}),
-		Name:        "the layout's registry",
-		Transport:   newTransport(session),
+	registry, err := remote.New(session.Endpoint().Address, &remote.Options{
+		Name:      "the layout's registry",
+		Transport: newTransport(session, hosting.Listen.Token),
 	})
 	if err != nil {
 		return nil, errors.Join(err, session.Close())

@@ -24,14 +24,15 @@ const (
 type transport struct {
 	base    *http.Transport
 	session *host.Session
+	token   string // is sent unasked: there is nobody else at the other end
 }
 
-func newTransport(session *host.Session) *transport {
+func newTransport(session *host.Session, token string) *transport {
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.Proxy = nil // it is on this machine
 	base.MaxIdleConnsPerHost = 32
 	base.DisableCompression = true // a blob's bytes must arrive as they are
-	return &transport{base, session}
+	return &transport{base, session, token}
 }
 
 func (t *transport) CloseIdleConnections() { t.base.CloseIdleConnections() }
@@ -55,9 +56,10 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // send sends a request to one plugin, and reads its answer, unless that is a blob.
 func (t *transport) send(req *http.Request, to *host.Hold) (*http.Response, error) {
-	if address := to.Endpoint().Address; req.URL.Host != address {
-		req = req.Clone(req.Context())
-		req.URL.Host, req.Host = address, ""
+	req = req.Clone(req.Context())
+	req.URL.Host, req.Host = to.Endpoint().Address, ""
+	if t.token != "" {
+		req.Header.Set("Authorization", "Bearer "+t.token)
 	}
 	resp, err := t.base.RoundTrip(req)
 	if err != nil || strings.Contains(req.URL.Path, "/blobs/") || resp.ContentLength > maxKept {

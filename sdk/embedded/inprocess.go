@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"os"
 	"sync"
 	"time"
 
@@ -18,7 +19,7 @@ type inProcess struct {
 	door  *sync.WaitGroup // is done when others are let in. Nil: nobody wants to know
 }
 
-// Launch returns when the layout is open. Others are let in a moment later.
+// Launch returns when the layout is open. Others are let in when the first lease has what it came for.
 func (p inProcess) Launch(ctx context.Context, start host.Start) (host.Plugin, error) {
 	kind := plugin.KindProgram
 	if start.Key != "" {
@@ -34,18 +35,7 @@ func (p inProcess) Launch(ctx context.Context, start host.Start) (host.Plugin, e
 	if p.door != nil {
 		p.door.Add(1)
 	}
-	c.door.opening.Go(func() {
-		if p.door != nil {
-			defer p.door.Done()
-		}
-		if err := c.door.open(start.Layout, c); err != nil {
-			c.log.Warn("no other process can share this layout, collect, check or check it out while it is served", "err", err)
-		}
-		if start.Lock != nil {
-			start.Lock.Close()
-		}
-	})
-	l := local{c, make(chan struct{})}
+	l := &local{controller: c, launcher: p, lock: start.Lock, gone: make(chan struct{})}
 	go l.attend()
 	return l, nil
 }
@@ -53,17 +43,44 @@ func (p inProcess) Launch(ctx context.Context, start host.Start) (host.Plugin, e
 // local is a plugin in this process.
 type local struct {
 	*controller
-	gone chan struct{}
+	launcher inProcess
+	lock     *os.File // the start lock, until others are let in. May be nil
+	opening  sync.Once
+	gone     chan struct{}
+}
+
+func (l *local) Lease(ctx context.Context, opts plugin.LeaseOptions) (plugin.Lease, error) {
+	lease, err := l.controller.Lease(ctx, opts)
+	l.opening.Do(func() { l.door.opening.Go(l.letIn) })
+	return lease, err
+}
+
+// letIn takes calls from other processes, who wait for the start lock.
+func (l *local) letIn() {
+	if err := l.door.open(l.cfg.Layout, l); err != nil {
+		l.log.Warn("no other process can share this layout, collect, check or check it out while it is served", "err", err)
+	}
+	l.isOpen()
+}
+
+func (l *local) isOpen() {
+	if l.lock != nil {
+		l.lock.Close()
+	}
+	if l.launcher.door != nil {
+		l.launcher.door.Done()
+	}
 }
 
 // attend closes the layout when that is asked for, by the session or from outside.
-func (l local) attend() {
+func (l *local) attend() {
 	defer close(l.gone)
 	<-l.use.over
+	l.opening.Do(l.isOpen) // nobody is let in any more
 	l.close()
 }
 
-func (l local) Close() error {
+func (l *local) Close() error {
 	l.use.finish()
 	<-l.gone
 	return l.close()

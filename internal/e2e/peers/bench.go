@@ -61,24 +61,24 @@ func newBench(ctx context.Context, s settings) (*bench, error) {
 
 func (b *bench) close() error { return os.RemoveAll(b.dir) }
 
-// peers are built of this module; berth, in its own, with what it is released with.
+// peers are built of this module; berth, in its own, with what it is released with, and as make build does it.
 var peers = []string{
 	"github.com/distribution/distribution/v3/cmd/registry",
 	"github.com/google/go-containerregistry/cmd/crane",
 }
 
 func (b *bench) build(ctx context.Context) error {
-	if err := b.goBuild(ctx, filepath.Join("..", ".."), "./cmd/berth"); err != nil {
+	make := exec.CommandContext(ctx, "make", "build", "BIN="+b.dir+"/bin")
+	make.Dir = filepath.Join("..", "..")
+	if err := runQuietly(make); err != nil {
 		return err
 	}
-	return b.goBuild(ctx, ".", peers...)
+	return runQuietly(exec.CommandContext(ctx, "go", append([]string{"build", "-o", b.dir + "/bin/"}, peers...)...))
 }
 
-func (b *bench) goBuild(ctx context.Context, module string, packages ...string) error {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", b.dir + "/bin/"}, packages...)...)
-	cmd.Dir = module
+func runQuietly(cmd *exec.Cmd) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build %s: %w\n%s", strings.Join(packages, " "), err, out)
+		return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out)
 	}
 	return nil
 }

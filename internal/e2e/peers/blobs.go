@@ -31,7 +31,8 @@ const (
 	askers = 4
 )
 
-// starts measures how long each server takes from its start on an empty directory to its first answer.
+// starts measures how long each server takes from its start on an empty directory to its first answer, and how long
+// a build tool waits for berth.
 func (b *bench) starts(ctx context.Context, round int) error {
 	const startsEach = 7
 	for i := range startsEach {
@@ -42,6 +43,9 @@ func (b *bench) starts(ctx context.Context, round int) error {
 			}
 			b.add("start", one[0].name, one[0].took.Seconds()*1000)
 			one.end()
+		}
+		if err := b.opens(ctx, fmt.Sprint(round, "-", i)); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -34,6 +34,11 @@ func of(what string, servers ...string) (all []figure) {
 func (b *bench) lines() []line {
 	all := []line{
 		{rowStart, "start to the first 200, ms", "start", berth, of("start", crane), true, 1.3},
+		{rowStart, "  sdk.Open, cold, to the first 200, ms", openCold + toAnswer, berth, of("start", crane), true, 3},
+		{rowStart, "  sdk.Open where the plugin runs, ms", openAttach, berth, of("start", crane), true, 0.3},
+		{rowStart, "    to the first 200, ms", openAttach + toAnswer, berth, of("start", crane), true, 0},
+		{rowStart, "  sdk.Open in process, ms", openInProcess, berth, of("start", crane), true, 0.4},
+		{rowStart, "    to the first 200, ms", openInProcess + toAnswer, berth, of("start", crane), true, 0},
 		{rowPush, "push the big blob, MiB/s", "push", berth, of("push", crane, distribution), false, 1.15},
 		{rowPull, "pull it, MiB/s", "pull", berth, of("pull", crane, distribution), false, 1},
 		{rowPull, "  server's CPU, ms for a GiB", "pull cpu", berth, of("pull cpu", crane, distribution), true, 1},
