@@ -24,8 +24,14 @@ type Owner struct {
 	connection *plugin.Connection
 }
 
-// errSilent is an owner that was stopped, or is far too busy.
-var errSilent = fmt.Errorf("who owns it has not answered for %v: end that process, or wait for it", helloTimeout)
+// silent tells of an owner that was stopped, or is far too busy.
+func silent(layout string) error {
+	who := "who owns it"
+	if holder, err := control.Owner(layout); err == nil && holder.PID != 0 {
+		who = holder.String()
+	}
+	return fmt.Errorf("%s has not answered for %v: end that process, or wait for it", who, helloTimeout)
+}
 
 // dial connects to the process that owns a layout.
 func dial(ctx context.Context, layout string) (*plugin.Connection, error) {
@@ -66,7 +72,7 @@ func (o *Owner) greet(ctx context.Context, layout string) (err error) {
 	case errors.Is(err, plugin.ErrGone):
 		return fmt.Errorf("%w: %w", ErrNotRunning, err)
 	case limited.Err() != nil && ctx.Err() == nil:
-		return errSilent
+		return silent(layout)
 	}
 	return err
 }

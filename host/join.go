@@ -169,7 +169,7 @@ func (s *Session) answer(ctx context.Context, p Plugin, asks plugin.LeaseOptions
 	defer cancel()
 	lease, err := p.Lease(limited, asks)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
-		return nil, fmt.Errorf("layout %s: %w", s.opts.Layout, errSilent)
+		return nil, fmt.Errorf("layout %s: %w", s.opts.Layout, silent(s.opts.Layout))
 	}
 	return lease, err
 }

@@ -270,13 +270,9 @@ var badSurroundings = []badInput{
 	{"an address that others can reach", 2, func(r *trial) {
 		r.say([]string{"serve", "--addr", "0.0.0.0:0"}, "0.0.0.0:0")
 	}},
-	{"a layout that another process pushes to", 1, func(r *trial) {
+	{"a layout that is served, and is to be made anew", 1, func(r *trial) {
 		r.holder, _ = r.serve(r.layout)
-		r.push("oci:"+r.made, r.layout, fmt.Sprint(r.holder.cmd.Process.Pid))
-	}},
-	{"a layout that another process serves", 1, func(r *trial) {
-		r.holder, _ = r.serve(r.layout)
-		r.say([]string{"serve", "--addr", "127.0.0.1:0"}, r.layout, fmt.Sprint(r.holder.cmd.Process.Pid))
+		r.say([]string{"fsck", "--rebuild"}, r.layout, fmt.Sprint(r.holder.cmd.Process.Pid))
 	}},
 	{"a layout directory that holds something else", 1, func(r *trial) {
 		r.layout = r.path("home")

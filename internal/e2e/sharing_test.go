@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -107,5 +108,42 @@ func mustRun(t *testing.T, program string, args ...string) {
 	t.Helper()
 	if said, err := exec.Command(program, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s %q: %v\n%s", program, args, err, said)
+	}
+}
+
+// A layout, and what serves it, are its user's: others hear whose it is. Root may use all.
+func TestALayoutOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be two users")
+	}
+	const nobody = 65534
+	dir, err := os.MkdirTemp("", "berth-users-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	berth := static(t, dir, "", "./cmd/berth")
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	as := func(uid uint32, args ...string) (string, error) {
+		cmd := exec.Command(berth, args...)
+		cmd.Dir, cmd.Env = dir, []string{"HOME=" + dir, "TMPDIR=/tmp", "BERTH_IDLE_TIMEOUT=1m"}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		said, err := cmd.CombinedOutput()
+		return string(said), err
+	}
+	for owner, layout := range map[uint32]string{0: filepath.Join(dir, "roots"), nobody: filepath.Join(dir, "nobodys")} {
+		if said, err := as(owner, "endpoint", "--layout", layout, "--while-pid", strconv.Itoa(os.Getpid())); err != nil {
+			t.Fatal(err, said)
+		}
+		t.Cleanup(func() { as(owner, "stop", "--layout", layout) })
+	}
+	said, err := as(nobody, "ls", "--layout", filepath.Join(dir, "roots"))
+	if err == nil || strings.Count(said, "\n") != 1 || !strings.Contains(said, "user 0") || !strings.Contains(said, "roots") {
+		t.Errorf("nobody, at root's: %v, %s", err, said)
+	}
+	if said, err := as(0, "status", "--layout", filepath.Join(dir, "nobodys")); err != nil || !strings.Contains(said, "a plugin") {
+		t.Errorf("root, at nobody's: %v, %s", err, said)
 	}
 }
