@@ -6,6 +6,7 @@ VERSION_OF_TOOLS := internal/tools/go.mod
 MODULES := . internal/e2e internal/e2e/buildkit internal/tools
 ROUNDS ?= 1000
 CUTS ?= 100
+KILLS ?= 200
 PUSHES ?= 10000
 OPERATIONS ?= 110000
 PEERS ?=
@@ -40,6 +41,11 @@ torture: ## kill -9 a store ROUNDS times, race PUSHES with a collection, compare
 	bin/torture torture --rounds $(ROUNDS)
 	go test ./ocilayout -count=1 -v -timeout 60m -run TestCollectionBetraysNoPush -pushes $(PUSHES)
 	go test ./ocilayout -count=1 -v -timeout 60m -run TestALayoutDoesAsTheModel -operations $(OPERATIONS)
+
+crowd: build ## open one layout by fifty processes ROUNDS times, and KILLS times with some of them killed
+	CGO_ENABLED=0 go build -tags grpcnotrace -o $(BIN)/ ./examples/buildtool ./cmd/crowd
+	$(BIN)/crowd --rounds $(ROUNDS) $(BIN)/buildtool
+	$(BIN)/crowd --rounds $(KILLS) --kill --images 20 $(BIN)/buildtool
 
 powercut: ## cut the power of a store under load CUTS times, and look at what it left (root, Linux)
 	go build -o bin/torture ./cmd/torture
