@@ -42,8 +42,11 @@ torture: ## kill -9 a store ROUNDS times, race PUSHES with a collection, compare
 	go test ./ocilayout -count=1 -v -timeout 60m -run TestCollectionBetraysNoPush -pushes $(PUSHES)
 	go test ./ocilayout -count=1 -v -timeout 60m -run TestALayoutDoesAsTheModel -operations $(OPERATIONS)
 
-crowd: build ## open one layout by fifty processes ROUNDS times, and KILLS times with some of them killed
-	CGO_ENABLED=0 go build -tags grpcnotrace -o $(BIN)/ ./examples/buildtool ./cmd/crowd
+buildtool: ## build bin/buildtool, which has berth within itself
+	CGO_ENABLED=0 go build -tags grpcnotrace -o $(BIN)/buildtool ./examples/buildtool
+
+crowd: buildtool ## open one layout by fifty processes ROUNDS times, and KILLS times with some of them killed
+	go build -o $(BIN)/crowd ./cmd/crowd
 	$(BIN)/crowd --rounds $(ROUNDS) $(BIN)/buildtool
 	$(BIN)/crowd --rounds $(KILLS) --kill --images 20 $(BIN)/buildtool
 

@@ -48,16 +48,25 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	idle := flags.Duration("idle-timeout", 10*time.Second, "how long the registry stays when nobody uses it any more")
 	launcher := flags.String("launcher", "self", "what starts the registry: self, in-process, or a berth binary")
 	verbose := flags.Bool("v", false, "tell what the registry tells")
+	timed := flags.Bool("time", false, "tell how many milliseconds it took until the registry was open, and until it had answered")
 	flags.Parse(args)
 	opts := sdk.Options{Layout: *layout, IdleTimeout: *idle, Launcher: launchers(*launcher)}
 	if *verbose {
 		opts.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
+	begin := time.Now()
 	registry, err := sdk.Open(ctx, &opts)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, registry.Close()) }()
+	if *timed {
+		opened := time.Since(begin)
+		if err := registry.Ping(ctx); err != nil {
+			return err
+		}
+		fmt.Fprintln(out, milliseconds(opened), milliseconds(time.Since(begin)))
+	}
 	for _, name := range flags.Args() {
 		pushed, err := registry.Push(ctx, build(name), name, nil)
 		if err != nil {
@@ -67,6 +76,8 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	return nil
 }
+
+func milliseconds(d time.Duration) float64 { return d.Seconds() * 1000 }
 
 // launchers are the three ways to come by a registry.
 func launchers(name string) host.Launcher {

@@ -44,31 +44,6 @@ func listen(t *testing.T, dir string) *Listener {
 	return l
 }
 
-// greet answers every caller with one word.
-func greet(l *Listener) {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		io.WriteString(conn, "hello")
-		conn.Close()
-	}
-}
-
-// wantHello calls a layout's owner.
-func wantHello(t *testing.T, dir string) {
-	t.Helper()
-	conn, err := Dial(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if got, err := io.ReadAll(conn); err != nil || string(got) != "hello" {
-		t.Errorf("got %q, %v", got, err)
-	}
-}
-
 func TestDialReachesListen(t *testing.T) {
 	dir := owned(t, place(t))
 	l := listen(t, dir)

@@ -26,16 +26,7 @@ func listenThere(t *testing.T) (dir string, at endpoint) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			io.WriteString(conn, "hello")
-			conn.Close()
-		}
-	}()
+	go greet(l)
 	return dir, readBack(t, dir)
 }
 
@@ -51,7 +42,20 @@ func readBack(t *testing.T, dir string) (e endpoint) {
 	return e
 }
 
-func callThere(t *testing.T, dir string) {
+// greet answers every caller with one word.
+func greet(l *Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		io.WriteString(conn, "hello")
+		conn.Close()
+	}
+}
+
+// wantHello calls a layout's owner.
+func wantHello(t *testing.T, dir string) {
 	t.Helper()
 	conn, err := Dial(t.Context(), dir)
 	if err != nil {
@@ -73,7 +77,7 @@ func TestWithoutSocketsThereIsAnAddress(t *testing.T) {
 		t.Errorf("others can read it: %v, %v", info.Mode(), err)
 	}
 	for range 3 {
-		callThere(t, dir)
+		wantHello(t, dir)
 	}
 }
 
@@ -87,7 +91,7 @@ func TestStrangersAreHungUpOn(t *testing.T) {
 		}
 		defer silent.Close()
 	}
-	callThere(t, dir)
+	wantHello(t, dir)
 	conn, err := net.Dial("tcp", at.Address)
 	if err != nil {
 		t.Fatal(err)

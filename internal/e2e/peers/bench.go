@@ -68,7 +68,7 @@ var peers = []string{
 }
 
 func (b *bench) build(ctx context.Context) error {
-	make := exec.CommandContext(ctx, "make", "build", "BIN="+b.dir+"/bin")
+	make := exec.CommandContext(ctx, "make", "build", "buildtool", "BIN="+b.dir+"/bin")
 	make.Dir = filepath.Join("..", "..")
 	if err := runQuietly(make); err != nil {
 		return err

@@ -47,10 +47,6 @@ func main() {
 		fail(serveBare(os.Args[2]))
 		return
 	}
-	if len(os.Args) == 4 && os.Args[1] == openCommand {
-		fail(measureOpen(os.Args[2], os.Args[3]))
-		return
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	s, err := parse(os.Args[1:])
