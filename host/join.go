@@ -73,15 +73,18 @@ func (s *Session) join(ctx context.Context, old *Hold) (*Hold, error) {
 		select {
 		case <-time.After(pause/2 + mathrand.N(pause)):
 		case <-ctx.Done():
-			return nil, errors.Join(fmt.Errorf("layout %s: %w", s.opts.Layout, err), context.Cause(ctx))
+			return nil, fmt.Errorf("layout %s: %w while waiting: %w", s.opts.Layout, ctx.Err(), err)
 		}
 	}
 }
 
+// errStarting is why a session waits that may not start a plugin.
+var errStarting = errors.New("another process is starting a registry for it")
+
 // mayPass reports whether what keeps a session from joining may be over in a moment: another process starts
 // the plugin, or the last one is not gone yet.
 func mayPass(err error) bool {
-	for _, passing := range []error{control.ErrHeld, control.ErrNotRunning, plugin.ErrEnding, plugin.ErrGone, berth.ErrLayoutInUse} {
+	for _, passing := range []error{errStarting, control.ErrNotRunning, plugin.ErrEnding, plugin.ErrGone, berth.ErrLayoutInUse} {
 		if errors.Is(err, passing) {
 			return true
 		}
@@ -96,6 +99,9 @@ func (s *Session) tryJoin(ctx context.Context, old *Hold) (*Hold, error) {
 		return h, err
 	}
 	lock, err := control.LockStart(s.opts.Layout)
+	if errors.Is(err, control.ErrHeld) {
+		err = errStarting
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -130,6 +130,9 @@ func (s *Session) Hold(ctx context.Context) (*Hold, error) {
 		return nil, fmt.Errorf("layout %s: %w", s.opts.Layout, plugin.ErrGone)
 	}
 	h, err := s.join(ctx, old)
+	if err != nil && s.life.Err() != nil {
+		return nil, ErrClosed
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -253,11 +256,22 @@ func (s *Session) Watch(ctx context.Context, opts *berth.WatchOptions) iter.Seq2
 				}
 			}
 			if !s.Lost(ctx, h) {
-				yield(berth.Event{}, errors.Join(ctx.Err(), plugin.ErrGone))
+				yield(berth.Event{}, s.whyEnded(ctx))
 				return
 			}
 		}
 	}
+}
+
+// whyEnded is why a session does not go on at another plugin.
+func (s *Session) whyEnded(ctx context.Context) error {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case s.life.Err() != nil:
+		return ErrClosed
+	}
+	return plugin.ErrGone
 }
 
 // Stay returns when the context ends, and when the plugin was asked to end. One that crashes is replaced

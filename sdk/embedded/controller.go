@@ -45,6 +45,7 @@ type controller struct {
 	closed  error
 
 	mu      sync.Mutex    // guards the fields below
+	sealed  bool          // no guest comes any more
 	leases  []*lease      // in the order in which they were taken
 	claimed chan struct{} // closed when who started this process has a lease
 }
@@ -254,6 +255,7 @@ func (c *controller) held() []*lease {
 func (c *controller) close() error {
 	c.closing.Do(func() {
 		c.use.finish()
+		c.seal()
 		c.upkeep.quiesce()
 		var ending sync.WaitGroup
 		for _, l := range c.held() {

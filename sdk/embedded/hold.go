@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/berthoci/berth/plugin"
@@ -19,15 +20,37 @@ func (c *controller) Hold(ctx context.Context, pid int, opts plugin.LeaseOptions
 		ended.stop()
 		return plugin.Endpoint{}, err
 	}
-	c.guests.Go(func() {
+	watch := func() {
 		defer ended.stop()
 		select {
 		case <-ended.c:
 			taken.Close()
 		case <-taken.Done():
 		}
-	})
+	}
+	if !c.host(watch) {
+		ended.stop()
+		return plugin.Endpoint{}, errors.Join(plugin.ErrEnding, taken.Close())
+	}
 	return taken.Grant().Endpoint, nil
+}
+
+// host runs what close waits for, unless it is closing.
+func (c *controller) host(guest func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sealed {
+		return false
+	}
+	c.guests.Go(guest)
+	return true
+}
+
+// seal lets no guest in any more.
+func (c *controller) seal() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sealed = true
 }
 
 // ending is the end of a process that is not this one's child, and may belong to anybody.
