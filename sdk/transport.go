@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 
@@ -45,7 +46,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		resp, err := t.send(req, hold)
-		if err == nil || !mayRepeat(req) || repeats == maxRepeats || !t.session.Lost(ctx, hold) {
+		if err == nil || !mayRepeat(req, err) || repeats == maxRepeats || !t.session.Lost(ctx, hold) {
 			return settled(req, resp, repeats), err
 		}
 		if req, err = rewound(req); err != nil {
@@ -82,19 +83,23 @@ func (t *transport) send(req *http.Request, to *host.Hold) (*http.Response, erro
 	return resp, nil
 }
 
-// mayRepeat reports whether a request does the same when it is done twice. One with a condition does not: what it
-// was to change may be changed already.
-func mayRepeat(req *http.Request) bool {
+// mayRepeat reports whether a request that has failed can be sent again: if it was not sent, or does the same when
+// it is done twice. A push with a condition does not, for what it was to change may be changed already.
+func mayRepeat(req *http.Request, failed error) bool {
+	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
+		return false
+	}
+	var dial *net.OpError
+	if errors.As(failed, &dial) && dial.Op == "dial" {
+		return true
+	}
 	switch req.Method {
-	case http.MethodGet, http.MethodHead:
+	case http.MethodGet, http.MethodHead, http.MethodDelete:
 		return true
 	case http.MethodPatch: // its bytes follow on those that came before
 		return false
 	}
-	if req.Header.Get("If-Match") != "" || req.Header.Get("If-None-Match") != "" {
-		return false
-	}
-	return req.Body == nil || req.Body == http.NoBody || req.GetBody != nil
+	return req.Header.Get("If-Match") == "" && req.Header.Get("If-None-Match") == ""
 }
 
 // rewound is a request with its body from the start.
