@@ -74,7 +74,7 @@ func TestDockerConfigIsRemovedWithTheRegistry(t *testing.T) {
 func TestTheRegistryGoesOnWhenItWasStopped(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "layout")
 	registry := open(t, sdk.Options{Layout: dir})
-	want := push(t, registry, "one", "app:v1")
+	want := push(t, registry, "one", "app:v1,gone")
 	before := registry.Endpoint()
 	for round, use := range map[string]func() error{
 		"resolve": func() error { _, err := registry.Resolve(t.Context(), "app:v1"); return err },
@@ -82,7 +82,7 @@ func TestTheRegistryGoesOnWhenItWasStopped(t *testing.T) {
 			_, err := registry.Push(t.Context(), build(t, "two").source(), "app:v2", nil)
 			return err
 		},
-		"delete": func() error { _, err := registry.Remove(t.Context(), "app:v1@"+string(want.Digest)); return err },
+		"delete": func() error { _, err := registry.Remove(t.Context(), "app:gone@"+string(want.Digest)); return err },
 		"flush":  func() error { return registry.Flush(t.Context()) },
 		"gc":     func() error { _, err := registry.GC(t.Context(), nil); return err },
 		"fsck":   func() error { _, err := registry.Fsck(t.Context(), nil); return err },
