@@ -74,14 +74,17 @@ func split(name string) (repository, tag string) {
 // named are the tags that index.json names.
 func (r *round) named() (map[string]string, error) {
 	data, err := os.ReadFile(filepath.Join(r.layout, v1.ImageIndexFile))
-	if err != nil && !(r.kill && errors.Is(err, os.ErrNotExist)) {
-		return nil, err
+	named := map[string]string{}
+	if r.kill && errors.Is(err, os.ErrNotExist) {
+		return named, nil // nobody has come so far
 	}
 	var index v1.Index
 	if err == nil {
 		err = json.Unmarshal(data, &index)
 	}
-	named := map[string]string{}
+	if err != nil {
+		return nil, err
+	}
 	for _, desc := range index.Manifests {
 		if name := desc.Annotations[v1.AnnotationRefName]; name != "" {
 			named[name] = string(desc.Digest)

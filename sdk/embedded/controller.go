@@ -45,7 +45,7 @@ type controller struct {
 	closed  error
 
 	mu      sync.Mutex    // guards the fields below
-	sealed  bool          // no guest comes any more
+	sealed  bool          // no lease and no guest comes any more
 	leases  []*lease      // in the order in which they were taken
 	claimed chan struct{} // closed when who started this process has a lease
 }
@@ -201,14 +201,14 @@ func (c *controller) admit(opts plugin.LeaseOptions) (*lease, error) {
 	if !c.mayHave(opts) {
 		return nil, errPrivate(c.info)
 	}
-	if err := c.use.begin(); err != nil {
-		return nil, err
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.use.begin(); err != nil || c.sealed { // close has looked which leases there are
+		return nil, plugin.ErrEnding
 	}
 	c.use.stay(opts.IdleTimeout)
 	l := &lease{controller: c, opts: opts, since: time.Now(), done: make(chan struct{})}
 	l.stopLogs = c.logs.add(opts.Logger)
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.leases = append(c.leases, l)
 	if opts.Holder.PID == c.cfg.HostPID && !isClosed(c.claimed) {
 		close(c.claimed)
