@@ -89,15 +89,24 @@ func recognise(layout string, info plugin.Info) error {
 // Info is who the owner is.
 func (o *Owner) Info() plugin.Info { return o.info }
 
-// AwaitEnd waits until the owner has let its layout go.
-func (o *Owner) AwaitEnd(ctx context.Context) error { return awaitEnd(ctx, o.info) }
+// Stop drains the owner, and waits until it has let its layout go.
+func (o *Owner) Stop(ctx context.Context) error {
+	owner, err := control.Owner(o.info.Layout)
+	if err != nil {
+		return err
+	}
+	if err := o.Drain(ctx); err != nil && !errors.Is(err, plugin.ErrGone) {
+		return err
+	}
+	return awaitEnd(ctx, o.info.Layout, owner)
+}
 
-// awaitEnd waits until a process owns its layout no more.
-func awaitEnd(ctx context.Context, who plugin.Info) error {
+// awaitEnd waits until a process owns a layout no more.
+func awaitEnd(ctx context.Context, layout string, owner control.Holder) error {
 	look := time.NewTicker(firstPause)
 	defer look.Stop()
 	for {
-		if holder, err := control.Owner(who.Layout); err != nil || holder.PID != who.PID {
+		if now, err := control.Owner(layout); err != nil || now != owner {
 			return err
 		}
 		select {

@@ -93,6 +93,7 @@ type fakeLease struct {
 func (l *fakeLease) Grant() plugin.Grant     { return plugin.Grant{Plugin: l.who, Endpoint: l.at} }
 func (l *fakeLease) Ending() <-chan struct{} { return l.ending }
 func (l *fakeLease) Done() <-chan struct{}   { return l.done }
+func (l *fakeLease) Stopped() bool           { return isClosed(l.ending) }
 func (l *fakeLease) crash()                  { l.closing.Do(func() { close(l.done) }) }
 func (l *fakeLease) Close() error {
 	l.crash()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/control"
 	"github.com/berthoci/berth/plugin"
 )
 
@@ -50,8 +51,8 @@ func (h *Hold) Done() <-chan struct{} { return h.lease.Done() }
 // Ended reports whether it has.
 func (h *Hold) Ended() bool { return isClosed(h.lease.Done()) }
 
-// drained reports whether the plugin ended, or is about to, because it was asked to.
-func (h *Hold) drained() bool { return isClosed(h.lease.Ending()) }
+// ending reports whether the plugin is about to end, or has ended, in good order.
+func (h *Hold) ending() bool { return isClosed(h.lease.Ending()) }
 
 func isClosed(c <-chan struct{}) bool {
 	select {
@@ -65,12 +66,13 @@ func isClosed(c <-chan struct{}) bool {
 // leave gives the lease back, and lets the plugin go. One that ends with this lease, as it should, has let the
 // layout go when leave returns.
 func (h *Hold) leave() error {
-	ending := h.drained()
+	ending := h.ending()
+	owner, ownerErr := control.Owner(h.Info().Layout)
 	err := errors.Join(h.lease.Close(), h.Plugin.Close())
-	if h.drained() && !ending && h.Info().PID != os.Getpid() {
+	if h.ending() && !ending && ownerErr == nil && owner.PID != os.Getpid() {
 		ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 		defer cancel()
-		awaitEnd(ctx, h.Info())
+		awaitEnd(ctx, h.Info().Layout, owner)
 	}
 	return err
 }
@@ -119,6 +121,8 @@ func (s *Session) Hold(ctx context.Context) (*Hold, error) {
 		defer func() { <-s.turn }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	case <-s.life.Done():
+		return nil, ErrClosed
 	}
 	old := s.Current()
 	switch {
@@ -146,15 +150,15 @@ func (s *Session) Hold(ctx context.Context) (*Hold, error) {
 	return h, nil
 }
 
-// mind replaces a plugin that has crashed, so that others who use the session's address have it back soon. One
-// that ended because it was told to comes back when this session needs it.
+// mind replaces a plugin that is gone, so that others who use the session's address have it back soon. One
+// that was stopped comes back when this session needs it.
 func (s *Session) mind(h *Hold) {
 	select {
 	case <-h.Done():
 	case <-s.life.Done():
 		return
 	}
-	if s.opts.Private || h.drained() {
+	if s.opts.Private || h.lease.Stopped() {
 		return
 	}
 	if _, err := s.Hold(s.life); err != nil && s.life.Err() == nil {
@@ -274,8 +278,8 @@ func (s *Session) whyEnded(ctx context.Context) error {
 	return plugin.ErrGone
 }
 
-// Stay returns when the context ends, and when the plugin was asked to end. One that crashes is replaced
-// meanwhile.
+// Stay returns when the context ends, and when the plugin was stopped. One that ends for another reason, or crashes,
+// is replaced meanwhile.
 //
 // Errors: those of Open, where it cannot be replaced.
 func (s *Session) Stay(ctx context.Context) error {
@@ -285,10 +289,12 @@ func (s *Session) Stay(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-h.lease.Ending():
-			return nil
 		case <-h.Done():
 		}
-		if h.drained() {
+		if h.lease.Stopped() {
+			return nil
+		}
+		if !s.Lost(ctx, h) {
 			return nil
 		}
 		if _, err := s.Hold(ctx); err != nil {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -44,13 +46,15 @@ func (s *stub) Lease(stream leaseServer) error {
 	return toStatus(err)
 }
 
-var leaseEnding = &controlpb.LeaseEvent{Event: &controlpb.LeaseEvent_Ending{Ending: &controlpb.LeaseEnding{}}}
+func leaseEnding(lease Lease) *controlpb.LeaseEvent {
+	return &controlpb.LeaseEvent{Event: &controlpb.LeaseEvent_Ending{Ending: &controlpb.LeaseEnding{Stopped: lease.Stopped()}}}
+}
 
 // bye tells the host of the last lease if the plugin ends with that.
 func bye(stream leaseServer, lease Lease) {
 	select {
 	case <-lease.Ending():
-		stream.Send(leaseEnding) // to one who may be gone
+		stream.Send(leaseEnding(lease)) // to one who may be gone
 	default:
 	}
 }
@@ -89,7 +93,7 @@ func attend(stream leaseServer, lease Lease, logs *records) error {
 			return nil
 		case <-ending:
 			ending = nil
-			event = leaseEnding
+			event = leaseEnding(lease)
 		case record := <-logs.queue:
 			event.Event = &controlpb.LeaseEvent_Log{Log: record}
 		}
@@ -166,7 +170,10 @@ type clientLease struct {
 	end    context.CancelFunc
 	ending chan struct{}
 	done   chan struct{}
-	result error // of the stream; valid when done is closed
+
+	stopped bool        // valid when ending is closed
+	result  error       // of the stream; valid when done is closed
+	silent  atomic.Bool // the plugin has not answered in time
 }
 
 // begin sends the request and waits for what the lease begins with.
@@ -201,8 +208,9 @@ func (l *clientLease) watch() {
 		if record := event.GetLog(); record != nil {
 			l.opts.tell(record)
 		}
-		if event.GetEnding() != nil && !announced {
+		if ending := event.GetEnding(); ending != nil && !announced {
 			announced = true
+			l.stopped = ending.GetStopped()
 			close(l.ending)
 		}
 	}
@@ -224,13 +232,28 @@ func (l *clientLease) Listen(ctx context.Context, opts ListenOptions) (Endpoint,
 
 func (l *clientLease) Ending() <-chan struct{} { return l.ending }
 
+func (l *clientLease) Stopped() bool {
+	select {
+	case <-l.ending:
+		return l.stopped
+	default:
+		return false
+	}
+}
+
 func (l *clientLease) Done() <-chan struct{} { return l.done }
 
 // Close returns when the other end has closed what was open, or is gone, or does not answer.
 func (l *clientLease) Close() error {
 	l.stream.CloseSend()
-	defer time.AfterFunc(closingTime, l.end).Stop()
+	defer time.AfterFunc(closingTime, func() {
+		l.silent.Store(true)
+		l.end()
+	}).Stop()
 	<-l.done
+	if l.silent.Load() {
+		return fmt.Errorf("process %d, which serves %s, has not answered for %v: what it has taken may not be in index.json yet", l.Grant().Plugin.PID, l.Grant().Plugin.Layout, closingTime)
+	}
 	err := fromStatus(context.Background(), l.result)
 	if errors.Is(l.result, io.EOF) || errors.Is(err, ErrGone) || errors.Is(err, context.Canceled) {
 		return nil // there is nothing left to close

@@ -79,7 +79,7 @@ type LeaseOptions struct {
 	// Key is what a private plugin was started with, and takes leases for.
 	Key string
 	// IdleTimeout is how long the plugin should stay when nobody holds a lease any more; the longest that was
-	// asked for since it was last idle counts. Zero: what it was started with. Negative: no time.
+	// asked for since it was last idle counts. Zero: DefaultIdleTimeout. Negative: no time.
 	IdleTimeout time.Duration
 	// Durability is what answers must promise at least: "process" or "power". A plugin's only rises. Empty:
 	// whatever it is.
@@ -113,15 +113,24 @@ type Lease interface {
 	// passwords; what is wrong with the options.
 	Listen(ctx context.Context, opts ListenOptions) (Endpoint, error)
 
-	// Ending is closed when the plugin has begun to end in good order, and so does the lease.
-	Ending() <-chan struct{}
-
-	// Done is closed when the lease has ended, by Close or because the plugin is gone.
-	Done() <-chan struct{}
+	Life
 
 	// Close closes all that was opened for the lease, when the requests that are under way have ended, and
 	// ends it. What was answered is on disk then, index.json included.
 	Close() error
+}
+
+// Life is how long a lease lasts.
+type Life interface {
+	// Ending is closed when the plugin has begun to end in good order, and so does the lease.
+	Ending() <-chan struct{}
+
+	// Stopped reports whether that is because somebody has asked for it: then nobody should start another one
+	// before it is needed. It is known when Ending is closed.
+	Stopped() bool
+
+	// Done is closed when the lease has ended, by Close or because the plugin is gone.
+	Done() <-chan struct{}
 }
 
 // Grant is what a host gets with a lease.

@@ -86,6 +86,8 @@ type fakeLease struct {
 	done   chan struct{} // closed by the plugin's side
 	gone   chan struct{} // closed when the lease is closed
 	err    error         // of closing
+
+	stopped bool
 }
 
 func newFake() *fake {
@@ -103,6 +105,8 @@ func (l *fakeLease) Listen(_ context.Context, opts ListenOptions) (Endpoint, err
 }
 
 func (l *fakeLease) Ending() <-chan struct{} { return l.ending }
+
+func (l *fakeLease) Stopped() bool { return l.stopped }
 
 func (l *fakeLease) Done() <-chan struct{} { return l.done }
 
@@ -218,8 +222,15 @@ func TestALeaseTellsThatThePluginEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if lease.Stopped() {
+		t.Error("it is stopped before it ends")
+	}
+	f.lease.stopped = true
 	close(f.lease.ending)
 	wait(t, lease.Ending(), "the host's ignorance")
+	if !lease.Stopped() {
+		t.Error("the host is not told that it was stopped")
+	}
 	select {
 	case <-lease.Done():
 		t.Error("the lease is done before it has ended")

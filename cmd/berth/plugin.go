@@ -139,10 +139,7 @@ func (a *app) runStop(ctx context.Context) error {
 		return a.print(map[string]any{"stopped": false, "layout": dir}, []string{"no process serves " + dir})
 	}
 	defer owner.Close()
-	if err := owner.Drain(ctx); err != nil && !errors.Is(err, plugin.ErrGone) {
-		return err
-	}
-	if err := owner.AwaitEnd(ctx); err != nil {
+	if err := owner.Stop(ctx); err != nil {
 		return err
 	}
 	info := owner.Info()

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -179,7 +180,7 @@ func (c *controller) Status(ctx context.Context) (plugin.Status, error) {
 
 func (c *controller) Drain(context.Context) error {
 	c.log.Info("the registry was asked to end")
-	c.use.finish()
+	c.use.stop()
 	return nil
 }
 
@@ -206,7 +207,7 @@ func (c *controller) admit(opts plugin.LeaseOptions) (*lease, error) {
 	if err := c.use.begin(); err != nil || c.sealed { // close has looked which leases there are
 		return nil, plugin.ErrEnding
 	}
-	c.use.stay(opts.IdleTimeout)
+	c.use.stay(cmp.Or(opts.IdleTimeout, plugin.DefaultIdleTimeout))
 	l := &lease{controller: c, opts: opts, since: time.Now(), done: make(chan struct{})}
 	l.stopLogs = c.logs.add(opts.Logger)
 	c.leases = append(c.leases, l)
@@ -218,7 +219,7 @@ func (c *controller) admit(opts plugin.LeaseOptions) (*lease, error) {
 
 // mayHave reports whether somebody may have a lease. A private plugin's are its host's; others may look.
 func (c *controller) mayHave(opts plugin.LeaseOptions) bool {
-	return opts.Key == c.cfg.Key || opts.Listen != nil && opts.Listen.ReadOnly
+	return opts.Key == c.cfg.Key || opts.Durability == "" && opts.Listen != nil && opts.Listen.ReadOnly
 }
 
 func isClosed(c <-chan struct{}) bool {

@@ -55,6 +55,9 @@ func (l *lease) Grant() plugin.Grant {
 }
 
 func (l *lease) Listen(_ context.Context, opts plugin.ListenOptions) (plugin.Endpoint, error) {
+	if l.opts.Key != l.controller.cfg.Key && !opts.ReadOnly {
+		return plugin.Endpoint{}, errPrivate(l.controller.info)
+	}
 	s, err := l.controller.open(opts, l.opts.AccessLog)
 	if err != nil {
 		return plugin.Endpoint{}, err
@@ -69,6 +72,8 @@ func (l *lease) Listen(_ context.Context, opts plugin.ListenOptions) (plugin.End
 }
 
 func (l *lease) Ending() <-chan struct{} { return l.controller.use.over }
+
+func (l *lease) Stopped() bool { return l.controller.use.wasStopped() }
 
 func (l *lease) Done() <-chan struct{} { return l.done }
 

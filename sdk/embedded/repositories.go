@@ -34,7 +34,7 @@ func repositoriesOf(layout *ocilayout.Layout) func(context.Context) ([]string, e
 // control plane has no lists.
 func repositoriesAt(owner *host.Owner) func(context.Context) ([]string, error) {
 	return func(ctx context.Context) (names []string, err error) {
-		lease, err := owner.Lease(ctx, plugin.LeaseOptions{Listen: &plugin.ListenOptions{ReadOnly: true, Token: rand.Text()}})
+		lease, err := owner.Lease(ctx, plugin.LeaseOptions{IdleTimeout: -1, Listen: &plugin.ListenOptions{ReadOnly: true, Token: rand.Text()}})
 		if err != nil {
 			return nil, err
 		}

@@ -21,7 +21,9 @@ type use struct {
 	stays   time.Duration // without users, from now on
 	first   time.Duration // what stays was at the start
 	timer   *time.Timer
+	turn    int // counts beginnings: a timer of an earlier turn has nothing to say
 	ended   bool
+	stopped bool // because that was asked for
 }
 
 // newUse counts for a plugin that begins now. isMoved ends one that nobody uses without delay.
@@ -32,7 +34,7 @@ func newUse(idleTimeout time.Duration, idles bool, isMoved func() bool) *use {
 	u := &use{over: make(chan struct{}), idles: idles, isMoved: isMoved, first: max(idleTimeout, 0)}
 	u.stays = u.first
 	if idles {
-		u.timer = time.AfterFunc(max(u.first, firstLease), u.expire)
+		u.timer = u.expireAfter(max(u.first, firstLease))
 	}
 	return u
 }
@@ -47,6 +49,7 @@ func (u *use) begin() error {
 		return plugin.ErrEnding
 	}
 	u.users++
+	u.turn++
 	if u.timer != nil {
 		u.timer.Stop()
 	}
@@ -74,16 +77,35 @@ func (u *use) end() {
 		u.finishLocked()
 		return
 	}
-	u.timer = time.AfterFunc(d, u.expire)
+	u.timer = u.expireAfter(d)
 }
 
-// expire ends what nobody uses.
-func (u *use) expire() {
+// expireAfter ends what nobody has used from now on.
+func (u *use) expireAfter(d time.Duration) *time.Timer {
+	turn := u.turn
+	return time.AfterFunc(d, func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if u.turn == turn {
+			u.finishLocked()
+		}
+	})
+}
+
+// stop finishes it because somebody has asked for that.
+func (u *use) stop() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.users == 0 {
-		u.finishLocked()
+	if !u.ended {
+		u.stopped = true
 	}
+	u.finishLocked()
+}
+
+func (u *use) wasStopped() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.stopped
 }
 
 // finish ends it: nothing begins any more.

@@ -477,6 +477,7 @@ func (x *LeaseBegun) GetListen() *ListenResponse {
 // LeaseEnding says that the plugin ends, in good order. What it serves at the lease's addresses ends next.
 type LeaseEnding struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stopped       bool                   `protobuf:"varint,1,opt,name=stopped,proto3" json:"stopped,omitempty"` // somebody has asked for it, by Drain
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -509,6 +510,13 @@ func (x *LeaseEnding) ProtoReflect() protoreflect.Message {
 // Deprecated: Use LeaseEnding.ProtoReflect.Descriptor instead.
 func (*LeaseEnding) Descriptor() ([]byte, []int) {
 	return file_control_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *LeaseEnding) GetStopped() bool {
+	if x != nil {
+		return x.Stopped
+	}
+	return false
 }
 
 type LogRecord struct {
@@ -2428,8 +2436,9 @@ const file_control_proto_rawDesc = "" +
 	"LeaseBegun\x12\x19\n" +
 	"\blease_id\x18\x01 \x01(\tR\aleaseId\x123\n" +
 	"\x04info\x18\x02 \x01(\v2\x1f.berth.control.v1.HelloResponseR\x04info\x128\n" +
-	"\x06listen\x18\x03 \x01(\v2 .berth.control.v1.ListenResponseR\x06listen\"\r\n" +
-	"\vLeaseEnding\"\xc6\x01\n" +
+	"\x06listen\x18\x03 \x01(\v2 .berth.control.v1.ListenResponseR\x06listen\"'\n" +
+	"\vLeaseEnding\x12\x18\n" +
+	"\astopped\x18\x01 \x01(\bR\astopped\"\xc6\x01\n" +
 	"\tLogRecord\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x03R\x06timeNs\x12\x14\n" +
 	"\x05level\x18\x02 \x01(\x03R\x05level\x12\x18\n" +
