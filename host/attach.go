@@ -79,8 +79,8 @@ func (o *Owner) greet(ctx context.Context, layout string) (err error) {
 
 // recognise refuses the owner of another directory: the socket came here with a copy of that.
 func recognise(layout string, info plugin.Info) error {
-	device, inode, err := control.Identify(layout)
-	if err == nil && (device != info.Device || inode != info.Inode) {
+	id, err := control.Identify(layout)
+	if err == nil && id != info.Identity {
 		err = fmt.Errorf("%w: what is in %s there leads to process %d, which serves %s", ErrNotRunning, control.Dir, info.PID, info.Layout)
 	}
 	return err

@@ -37,7 +37,7 @@ func own(t *testing.T, dir string) (f *fake, stop func()) {
 		t.Fatal(err)
 	}
 	f = &fake{info: plugin.Info{PID: 42, Layout: dir}}
-	if f.info.Device, f.info.Inode, err = control.Identify(dir); err != nil {
+	if f.info.Identity, err = control.Identify(dir); err != nil {
 		t.Fatal(err)
 	}
 	server := plugin.ServeControl(listener, fakePlugin{f})

@@ -52,7 +52,7 @@ func (f *fake) Launch(_ context.Context, start Start) (Plugin, error) {
 	f.start = start
 	if f.info.Layout == "" {
 		f.info = plugin.Info{PID: 42, Layout: start.Layout}
-		f.info.Device, f.info.Inode, _ = control.Identify(start.Layout)
+		f.info.Identity, _ = control.Identify(start.Layout)
 	}
 	f.mu.Unlock()
 	return fakePlugin{f}, f.call("launch")
@@ -156,7 +156,7 @@ func TestOpenThatFailsLeavesNothing(t *testing.T) {
 			if !slices.Equal(after, ends) {
 				t.Errorf("after the failure: %q, want %q", after, ends)
 			}
-			lock, err := control.LockStart(dir)
+			lock, err := control.LockStart(dir, true)
 			if err != nil {
 				t.Fatalf("the start lock is held: %v", err)
 			}
@@ -248,7 +248,7 @@ func TestADirectoryThatWasReplaced(t *testing.T) {
 	}
 	before := f.info
 	f.mu.Lock()
-	f.info.Device, f.info.Inode, _ = control.Identify(dir)
+	f.info.Identity, _ = control.Identify(dir)
 	f.mu.Unlock()
 	if f.info == before {
 		t.Skip("directories have no numbers here")

@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	mathrand "math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -79,7 +81,7 @@ func (s *Session) join(ctx context.Context, old *Hold) (*Hold, error) {
 }
 
 // errStarting is why a session waits that may not start a plugin.
-var errStarting = errors.New("another process is starting a registry for it")
+var errStarting = errors.New("another process has .berth/start.lock, to start a registry; end that process if it hangs")
 
 // mayPass reports whether what keeps a session from joining may be over in a moment: another process starts
 // the plugin, or the last one is not gone yet.
@@ -98,7 +100,10 @@ func (s *Session) tryJoin(ctx context.Context, old *Hold) (*Hold, error) {
 	if !errors.Is(err, ErrNotRunning) {
 		return h, err
 	}
-	lock, err := control.LockStart(s.opts.Layout)
+	lock, err := control.LockStart(s.opts.Layout, old == nil)
+	if old != nil && errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("layout %s: %w: the directory was removed while it was in use; open it anew", s.opts.Layout, berth.ErrLayoutInvalid)
+	}
 	if errors.Is(err, control.ErrHeld) {
 		err = errStarting
 	}
@@ -158,15 +163,22 @@ func (s *Session) take(ctx context.Context, p Plugin, old *Hold) (*Hold, error) 
 func (s *Session) lease(ctx context.Context, p Plugin, old *Hold) (plugin.Lease, error) {
 	asks, listen := s.asks, s.opts.Listen
 	asks.Listen = &listen
-	if old != nil && listen.Address == "" {
+	if asked := listen.Address; old != nil && isAnyPort(asked) {
 		listen.Address = old.Endpoint().Address
 		lease, err := s.answer(ctx, p, asks)
 		if !errors.Is(err, plugin.ErrAddressInUse) {
 			return lease, err
 		}
-		listen.Address = ""
+		s.opts.Logger.Warn("another program has taken the registry's address", "address", listen.Address)
+		listen.Address = asked
 	}
 	return s.answer(ctx, p, asks)
+}
+
+// isAnyPort reports whether an address leaves the port to chance.
+func isAnyPort(address string) bool {
+	_, port, err := net.SplitHostPort(address)
+	return address == "" || err == nil && port == "0"
 }
 
 // answer takes a lease of a plugin, which has some time for it.
@@ -186,7 +198,7 @@ func (s *Session) recognise(h *Hold, old *Hold) error {
 	if err := recognise(s.opts.Layout, h.Info()); err != nil {
 		return err
 	}
-	if old != nil && (old.Info().Device != h.Info().Device || old.Info().Inode != h.Info().Inode) {
+	if old != nil && old.Info().Identity != h.Info().Identity {
 		return fmt.Errorf("layout %s: %w: the directory was replaced while it was in use; open it anew", s.opts.Layout, berth.ErrLayoutInvalid)
 	}
 	return nil

@@ -113,15 +113,17 @@ func (r *cmdRunner) explain(err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	line, _, _ := strings.Cut(strings.TrimSpace(string(r.words)), "\n")
+	for said := range strings.Lines(string(r.words)) { // it may have logged something before
+		if reason := plugin.StartError(said); reason != nil {
+			return reason
+		}
+	}
 	// One that says nothing until its time is over, or something else, was killed by go-plugin.
 	if !r.spoke && time.Since(r.started) < startTimeout && wasKilled(r.cmd.ProcessState) {
 		return fmt.Errorf("%w: it was killed while it started (%s)", plugin.ErrGone, r.cmd.ProcessState)
 	}
 	if line == "" {
 		return errors.New("did not start as a plugin: is it a berth binary, or one whose main calls embedded.Main?")
-	}
-	if reason := plugin.StartError(line); reason != nil {
-		return reason
 	}
 	return fmt.Errorf("did not start as a plugin: %s", line)
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/control"
 	"github.com/berthoci/berth/plugin/internal/controlpb"
 )
 
@@ -41,11 +42,11 @@ func instantFrom(ns int64) time.Time {
 }
 
 func infoToProto(i Info) *controlpb.HelloResponse {
-	return &controlpb.HelloResponse{Version: i.Version, Protocols: i.Protocols.toProto(), Layout: []byte(i.Layout), Pid: int64(i.PID), Device: i.Device, Inode: i.Inode}
+	return &controlpb.HelloResponse{Version: i.Version, Protocols: i.Protocols.toProto(), Layout: []byte(i.Layout), Pid: int64(i.PID), Device: i.Identity.Device, Inode: i.Identity.Inode, BornNs: i.Identity.Born}
 }
 
 func infoFromProto(p *controlpb.HelloResponse) Info {
-	return Info{Version: p.GetVersion(), Protocols: protocolsFromProto(p.GetProtocols()), Layout: string(p.GetLayout()), PID: int(p.GetPid()), Device: p.GetDevice(), Inode: p.GetInode()}
+	return Info{Version: p.GetVersion(), Protocols: protocolsFromProto(p.GetProtocols()), Layout: string(p.GetLayout()), PID: int(p.GetPid()), Identity: control.Identity{Device: p.GetDevice(), Inode: p.GetInode(), Born: p.GetBornNs()}}
 }
 
 func endpointToProto(e Endpoint) *controlpb.ListenResponse {

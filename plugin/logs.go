@@ -43,7 +43,7 @@ type sink struct{ log *slog.Logger }
 
 func (s sink) Accept(name string, level hclog.Level, msg string, args ...any) {
 	own := slog.LevelDebug
-	if name != "" {
+	if name != "" && msg != startFailure { // which is the host's error
 		own = levels[level]
 	}
 	s.log.Log(context.Background(), own, msg, args...)

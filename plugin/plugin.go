@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/control"
 )
 
 // The errors of a plugin that a host may branch on.
@@ -148,9 +149,8 @@ type Info struct {
 	// Layout is the directory that it serves.
 	Layout string `json:"layout"`
 	PID    int    `json:"pid"`
-	// Device and Inode are the directory's. Zero where the system has none.
-	Device uint64 `json:"-"`
-	Inode  uint64 `json:"-"`
+	// Identity tells the directory from all others.
+	Identity control.Identity `json:"-"`
 }
 
 // ListenOptions say how the layout is served at an address.

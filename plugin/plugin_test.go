@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/control"
 	"github.com/berthoci/berth/plugin/internal/controlpb"
 )
 
@@ -36,7 +37,7 @@ type fake struct {
 	events   []berth.Event
 }
 
-var fakeInfo = Info{Version: "v1.2.3", Protocols: Protocols{1, 1}, Layout: "/lay\xffout", PID: 42, Device: 1 << 63, Inode: 7}
+var fakeInfo = Info{Version: "v1.2.3", Protocols: Protocols{1, 1}, Layout: "/lay\xffout", PID: 42, Identity: control.Identity{Device: 1 << 63, Inode: 7, Born: 9}}
 
 func (f *fake) Hello(context.Context) (Info, error) { return fakeInfo, f.err }
 

@@ -2,11 +2,10 @@ package plugin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
-	"strings"
 
-	"encoding/json"
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
@@ -51,19 +50,19 @@ func (binding) GRPCClient(context.Context, *goplugin.GRPCBroker, *grpc.ClientCon
 	return nil, errors.New("berth takes calls at the control socket of its layout")
 }
 
-// StartError reads, from the first line that a plugin logged, why it did not start: with the code that it
-// gave, so that the host can branch on it. Nil where the line is no such record.
+// StartError reads, from a line that a plugin logged, why it did not start: with the code that it gave, so that the
+// host can branch on it. Nil where the line is no such record.
 func StartError(line string) error {
 	var entry struct {
 		Message string `json:"@message"`
 		Error   string `json:"error"`
 		Code    string `json:"code"`
 	}
-	if json.Unmarshal([]byte(line), &entry) != nil || entry.Error == "" {
+	switch {
+	case json.Unmarshal([]byte(line), &entry) != nil || entry.Message != startFailure:
 		return nil
-	}
-	if entry.Message != startFailure || entry.Code == "" {
-		return errors.New(strings.TrimSuffix(entry.Message+": "+entry.Error, ": "))
+	case entry.Code == "":
+		return errors.New(startFailure + ": " + entry.Error)
 	}
 	return &berth.Error{Code: entry.Code, Message: entry.Error}
 }

@@ -43,6 +43,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	for repeats := 0; ; repeats++ {
 		hold, err := t.session.Hold(ctx)
 		if err != nil {
+			if req.Body != nil {
+				req.Body.Close()
+			}
 			return nil, err
 		}
 		resp, err := t.send(req, hold)

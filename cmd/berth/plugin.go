@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -176,7 +177,12 @@ configuration files of other programs need: dockerConfig, hostsToml, buildkitTom
 		Example: `  berth endpoint --json --while-pid $$
   berth endpoint --anonymous --read-only`,
 		Args: arguments(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.runEndpoint(cmd.Context(), l) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("while-pid") && (l.pid <= 0 || l.pid > math.MaxInt32) {
+				return usageError{fmt.Errorf("--while-pid %d: want the number of a process", l.pid)}
+			}
+			return a.runEndpoint(cmd.Context(), l)
+		},
 	}
 	flags := cmd.Flags()
 	flags.IntVar(&l.pid, "while-pid", 0, "return at once, and keep the address open while the process `PID` runs")
@@ -188,9 +194,6 @@ configuration files of other programs need: dockerConfig, hostsToml, buildkitTom
 }
 
 func (a *app) runEndpoint(ctx context.Context, l lending) error {
-	if l.pid < 0 {
-		return usageError{fmt.Errorf("--while-pid %d: want the number of a process", l.pid)}
-	}
 	if err := a.mayBeMade(); err != nil {
 		return err
 	}

@@ -46,6 +46,12 @@ func (e endpoint) write(dir *os.Root) error {
 	if err := dir.WriteFile(unfinished, append(data, '\n'), 0o600); err != nil {
 		return err
 	}
+	if err := dir.Rename(unfinished, endpointName); err == nil {
+		return nil
+	}
+	if err := dir.RemoveAll(endpointName); err != nil { // a directory, whoever made it
+		return err
+	}
 	return dir.Rename(unfinished, endpointName)
 }
 
@@ -53,15 +59,19 @@ func (e endpoint) write(dir *os.Root) error {
 //
 // Errors: ErrNotRunning where there is none, or no endpoint in it.
 func readEndpoint(dir *os.Root) (endpoint, error) {
-	f, err := dir.Open(endpointName)
-	if errors.Is(err, fs.ErrNotExist) {
+	info, err := dir.Lstat(endpointName) // to open something else than a file might take for ever
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 		return endpoint{}, ErrNotRunning
 	}
 	if err != nil {
 		return endpoint{}, err
 	}
+	f, err := dir.Open(endpointName)
+	if err != nil {
+		return endpoint{}, err
+	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || !trusted(owner(info)) {
+	if info, err := f.Stat(); err != nil || !trusted(owner(info)) {
 		return endpoint{}, fmt.Errorf("%w: %s is not this user's", ErrNotRunning, filepath.Join(dir.Name(), endpointName))
 	}
 	var e endpoint

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 
 	"github.com/berthoci/berth"
 )
@@ -22,15 +23,22 @@ const socketName = "control.sock"
 // ErrNotRunning is returned by Dial where nobody answers for a layout.
 var ErrNotRunning = errors.New("no process serves the layout")
 
-// Identify returns what tells a directory from all others of this machine while it exists, whatever
-// path leads to it. Where a system has no such numbers, they are zero.
-func Identify(dir string) (device, inode uint64, err error) {
+// Identity tells a directory from all others of this machine, whatever path leads to it. Its numbers may be
+// another one's as soon as it is gone, but not with the same time of birth. What a system does not have is zero.
+type Identity struct {
+	Device, Inode uint64
+	Born          int64 // nanoseconds since 1970
+}
+
+// Identify returns the identity of a directory.
+func Identify(dir string) (id Identity, err error) {
 	info, err := os.Stat(dir)
 	if err != nil {
-		return 0, 0, err
+		return id, err
 	}
-	device, inode = identity(info)
-	return device, inode, nil
+	id.Device, id.Inode = identity(info)
+	id.Born = born(dir, info)
+	return id, nil
 }
 
 // Listener takes the calls to a layout's owner, from those who may call.
@@ -106,6 +114,8 @@ func Dial(ctx context.Context, layout string) (net.Conn, error) {
 		return conn, nil
 	case errors.Is(err, fs.ErrNotExist):
 		err = ErrNotRunning
+	case errors.Is(err, syscall.ENOTDIR):
+		err = fmt.Errorf("%w: it is a file; name a directory", berth.ErrLayoutInvalid)
 	case errors.Is(err, fs.ErrPermission):
 		err = fmt.Errorf("%w: %w; %s", berth.ErrDenied, err, whose(filepath.Join(layout, Dir)))
 	}

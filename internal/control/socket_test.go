@@ -199,17 +199,23 @@ func TestIdentifyTellsDirectoriesApart(t *testing.T) {
 	if err := os.Symlink(one, link); err != nil {
 		t.Fatal(err)
 	}
-	device, inode, err := Identify(one)
-	if err != nil || inode == 0 {
-		t.Fatalf("got %d, %d, %v", device, inode, err)
+	id, err := Identify(one)
+	if err != nil || id.Inode == 0 {
+		t.Fatalf("got %+v, %v", id, err)
 	}
-	if d, i, err := Identify(link); d != device || i != inode || err != nil {
-		t.Errorf("by another path: got %d, %d, %v", d, i, err)
+	if same, err := Identify(link); same != id || err != nil {
+		t.Errorf("by another path: got %+v, %v", same, err)
 	}
-	if _, i, err := Identify(other); i == inode || err != nil {
-		t.Errorf("another directory: got %d, %v", i, err)
+	if second, err := Identify(other); second == id || err != nil {
+		t.Errorf("another directory: got %+v, %v", second, err)
 	}
-	if _, _, err := Identify(filepath.Join(one, "absent")); !errors.Is(err, fs.ErrNotExist) {
+	if err := errors.Join(os.Remove(one), os.Mkdir(one, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if anew, err := Identify(one); id.Born != 0 && anew == id || err != nil {
+		t.Errorf("one of the same name: got %+v, %v", anew, err)
+	}
+	if _, err := Identify(filepath.Join(one, "absent")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -19,21 +19,24 @@ const StartFile = Dir + "/" + startName
 
 const startName = "start.lock"
 
-// LockStart takes the right to start what serves a layout. The directory is made if it is not there. It
-// does not wait.
+// LockStart takes the right to start what serves a layout. The directory is made if it is not there, where make is
+// set. It does not wait.
 //
-// Errors: ErrHeld where somebody starts it already; berth.ErrLayoutInvalid for a directory of other files.
-func LockStart(layout string) (*Lock, error) {
-	lock, err := lockStart(layout)
+// Errors: ErrHeld where somebody starts it already; berth.ErrLayoutInvalid for a directory of other files;
+// fs.ErrNotExist.
+func LockStart(layout string, make bool) (*Lock, error) {
+	lock, err := lockStart(layout, make)
 	if err != nil && !errors.Is(err, ErrHeld) {
 		return nil, fmt.Errorf("layout %s: %w%s", layout, err, Advice(err))
 	}
 	return lock, err
 }
 
-func lockStart(layout string) (*Lock, error) {
-	if err := os.MkdirAll(layout, 0o755); err != nil {
-		return nil, err
+func lockStart(layout string, make bool) (*Lock, error) {
+	if make {
+		if err := os.MkdirAll(layout, 0o755); err != nil {
+			return nil, err
+		}
 	}
 	if err := Recognise(layout); err != nil {
 		return nil, err

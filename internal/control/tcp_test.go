@@ -207,17 +207,17 @@ func TestEndpointsThatLeadNowhere(t *testing.T) {
 
 func TestLockStart(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "layout")
-	first, err := LockStart(dir)
+	first, err := LockStart(dir, true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LockStart(dir); !errors.Is(err, ErrHeld) {
+	if _, err := LockStart(dir, true); !errors.Is(err, ErrHeld) {
 		t.Errorf("got %v", err)
 	}
 	if err := first.Release(); err != nil {
 		t.Fatal(err)
 	}
-	second, err := LockStart(dir)
+	second, err := LockStart(dir, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +226,7 @@ func TestLockStart(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(other, "main.go"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LockStart(other); err == nil || !strings.Contains(err.Error(), other) {
+	if _, err := LockStart(other, true); err == nil || !strings.Contains(err.Error(), other) {
 		t.Errorf("a directory of other files: got %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(other, Dir)); !errors.Is(err, fs.ErrNotExist) {

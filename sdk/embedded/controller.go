@@ -97,14 +97,14 @@ func whoIs(layout string) (info plugin.Info, err error) {
 	if info.Layout, err = filepath.Abs(layout); err != nil {
 		return info, err
 	}
-	info.Device, info.Inode, err = control.Identify(layout)
+	info.Identity, err = control.Identify(layout)
 	return info, err
 }
 
 // isMoved reports whether the layout is not where it was: nobody will find it there any more.
 func (c *controller) isMoved() bool {
-	device, inode, err := control.Identify(c.cfg.Layout)
-	return err != nil || device != c.info.Device || inode != c.info.Inode
+	id, err := control.Identify(c.cfg.Layout)
+	return err != nil || id != c.info.Identity
 }
 
 func (c *controller) Hello(context.Context) (plugin.Info, error) { return c.info, nil }

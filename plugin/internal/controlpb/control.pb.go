@@ -69,6 +69,7 @@ type HelloResponse struct {
 	Device        uint64     `protobuf:"varint,4,opt,name=device,proto3" json:"device,omitempty"`
 	Inode         uint64     `protobuf:"varint,5,opt,name=inode,proto3" json:"inode,omitempty"`
 	Protocols     *Protocols `protobuf:"bytes,6,opt,name=protocols,proto3" json:"protocols,omitempty"`
+	BornNs        int64      `protobuf:"varint,7,opt,name=born_ns,json=bornNs,proto3" json:"born_ns,omitempty"` // since 1970; zero where it is not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -143,6 +144,13 @@ func (x *HelloResponse) GetProtocols() *Protocols {
 		return x.Protocols
 	}
 	return nil
+}
+
+func (x *HelloResponse) GetBornNs() int64 {
+	if x != nil {
+		return x.BornNs
+	}
+	return 0
 }
 
 // Protocols are the versions of the control plane that one end speaks. This message and where it is used
@@ -2398,14 +2406,15 @@ var File_control_proto protoreflect.FileDescriptor
 const file_control_proto_rawDesc = "" +
 	"\n" +
 	"\rcontrol.proto\x12\x10berth.control.v1\"\x0e\n" +
-	"\fHelloRequest\"\xbc\x01\n" +
+	"\fHelloRequest\"\xd5\x01\n" +
 	"\rHelloResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06layout\x18\x02 \x01(\fR\x06layout\x12\x10\n" +
 	"\x03pid\x18\x03 \x01(\x03R\x03pid\x12\x16\n" +
 	"\x06device\x18\x04 \x01(\x04R\x06device\x12\x14\n" +
 	"\x05inode\x18\x05 \x01(\x04R\x05inode\x129\n" +
-	"\tprotocols\x18\x06 \x01(\v2\x1b.berth.control.v1.ProtocolsR\tprotocols\";\n" +
+	"\tprotocols\x18\x06 \x01(\v2\x1b.berth.control.v1.ProtocolsR\tprotocols\x12\x17\n" +
+	"\aborn_ns\x18\a \x01(\x03R\x06bornNs\";\n" +
 	"\tProtocols\x12\x16\n" +
 	"\x06oldest\x18\x01 \x01(\x05R\x06oldest\x12\x16\n" +
 	"\x06newest\x18\x02 \x01(\x05R\x06newest\"\xf1\x02\n" +
