@@ -91,7 +91,11 @@ func (b binary) Launch(ctx context.Context, start Start) (_ Plugin, err error) {
 		return nil, err
 	}
 	p := &process{private: start.Key != ""}
-	if p.runner, err = newRunner(path, p.private); err != nil {
+	shared := start.Layout
+	if p.private {
+		shared = ""
+	}
+	if p.runner, err = newRunner(path, shared); err != nil {
 		return nil, err
 	}
 	if start.Lock != nil {
@@ -148,17 +152,13 @@ func (p *process) start(ctx context.Context, start Start) error {
 	select {
 	case err = <-result:
 	case <-ctx.Done():
-		p.runner.Kill(context.Background())
-		<-result
-		err = ctx.Err()
+		p.abandon()
+		return ctx.Err() // go-plugin's handshake ends with the process, or with the plugin's word
 	}
 	if err == nil {
 		return nil
 	}
 	p.abandon()
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
 	return p.runner.explain(err)
 }
 
@@ -184,12 +184,16 @@ func (p *process) prepare(start Start) error {
 	return nil
 }
 
-// abandon ends a process by force that is nobody else's.
+// abandon ends a process by force that is nobody else's, and waits for its end.
 func (p *process) abandon() {
 	p.runner.hangUp()
 	p.runner.Kill(context.Background())
-	if p.runner.ID() != "" {
-		<-p.runner.ended
+	if p.runner.ID() == "" {
+		return
+	}
+	select {
+	case <-p.runner.ended:
+	case <-p.runner.spared:
 	}
 }
 

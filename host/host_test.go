@@ -320,7 +320,7 @@ func TestSelfDoesNotStartItselfFromAPlugin(t *testing.T) {
 }
 
 func TestARunnerThatWasKilledDoesNotStart(t *testing.T) {
-	r, err := newRunner(os.Args[0], true)
+	r, err := newRunner(os.Args[0], "")
 	if err != nil {
 		t.Fatal(err)
 	}

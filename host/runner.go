@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/berthoci/berth/internal/control"
 	"github.com/berthoci/berth/plugin"
 )
 
@@ -30,22 +31,26 @@ type cmdRunner struct {
 	stdout io.ReadCloser
 	stderr io.ReadCloser
 	stdin  io.Closer     // nil: there is none
+	layout string        // that a shared plugin serves. Empty: the plugin is private
 	said   chan struct{} // closed when standard error has ended
 	ended  chan struct{}
+	spared chan struct{} // closed when it was to be killed, and has other hosts
 	once   sync.Once
 
 	mu      sync.Mutex // guards the fields below, and cmd.Process
 	started time.Time
 	killed  bool
+	kept    bool   // spared is closed
 	spoke   bool   // on standard output
 	words   []byte // on standard error
 	err     error
 }
 
-func newRunner(path string, private bool) (*cmdRunner, error) {
-	r := &cmdRunner{cmd: exec.Command(path), said: make(chan struct{}), ended: make(chan struct{})}
+// newRunner runs the plugin of a layout that is shared, or, without a name, a private one.
+func newRunner(path, layout string) (*cmdRunner, error) {
+	r := &cmdRunner{cmd: exec.Command(path), layout: layout, said: make(chan struct{}), ended: make(chan struct{}), spared: make(chan struct{})}
 	var err error
-	if private {
+	if layout == "" {
 		r.cmd.SysProcAttr = ownGroup()
 		if r.stdin, err = r.cmd.StdinPipe(); err != nil {
 			return nil, err
@@ -170,12 +175,19 @@ func (r *cmdRunner) Wait(context.Context) error {
 	return r.err
 }
 
-// Kill ends it by force.
+// Kill ends it by force, unless it takes calls of others already: if none comes, it ends by itself.
 func (r *cmdRunner) Kill(context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.killed = true
 	if r.cmd.Process == nil {
+		return nil
+	}
+	if r.layout != "" && control.Serves(r.layout, r.cmd.Process.Pid) {
+		if !r.kept {
+			r.kept = true
+			close(r.spared)
+		}
 		return nil
 	}
 	if err := r.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {

@@ -69,7 +69,7 @@ func (h *Hold) leave() error {
 	ending := h.ending()
 	owner, ownerErr := control.Owner(h.Info().Layout)
 	err := errors.Join(h.lease.Close(), h.Plugin.Close())
-	if h.ending() && !ending && ownerErr == nil && owner.PID != os.Getpid() {
+	if h.ending() && !ending && ownerErr == nil && owner.PID != 0 && owner.PID != os.Getpid() {
 		ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 		defer cancel()
 		awaitEnd(ctx, h.Info().Layout, owner)

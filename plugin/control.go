@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -20,6 +21,7 @@ var ErrGone = errors.New("plugin is gone")
 // started the plugin; this is for everybody else.
 type ControlServer struct {
 	grpc   *grpc.Server
+	calls  *callers
 	stub   *stub
 	ending sync.Once
 	served chan struct{}
@@ -28,12 +30,13 @@ type ControlServer struct {
 // ServeControl answers with c what comes to a listener. Who may call is up to the listener; the server
 // closes it.
 func ServeControl(listener net.Listener, c Controller) *ControlServer {
-	s := &ControlServer{stub: newStub(c), served: make(chan struct{})}
-	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.WaitForHandlers(true))
+	s := &ControlServer{stub: newStub(c), calls: &callers{Listener: listener, open: map[*caller]bool{}}, served: make(chan struct{})}
+	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.WaitForHandlers(true),
+		grpc.ConnectionTimeout(greetingTime))
 	controlpb.RegisterControlServer(s.grpc, s.stub)
 	go func() {
 		defer close(s.served)
-		s.grpc.Serve(listener)
+		s.grpc.Serve(s.calls)
 	}()
 	return s
 }
@@ -50,10 +53,61 @@ func (s *ControlServer) Shutdown(ctx context.Context) {
 	select {
 	case <-finished:
 	case <-ctx.Done():
+		s.calls.cut() // gRPC itself waits for those who have not greeted yet
 		s.grpc.Stop()
 	}
 	<-finished
 	<-s.served
+}
+
+// greetingTime is how long a caller may take to greet, as HTTP/2 has it.
+const greetingTime = 10 * time.Second
+
+// callers are the connections of a listener.
+type callers struct {
+	net.Listener
+
+	mu   sync.Mutex // guards the fields below
+	open map[*caller]bool
+	over bool
+}
+
+func (c *callers) Accept() (net.Conn, error) {
+	conn, err := c.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own := &caller{conn, c}
+	c.open[own] = true
+	if c.over {
+		conn.Close()
+	}
+	return own, nil
+}
+
+// cut closes all connections, now and from now on.
+func (c *callers) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+	for one := range c.open {
+		one.Conn.Close()
+	}
+}
+
+// caller is one of them.
+type caller struct {
+	net.Conn
+	all *callers
+}
+
+func (c *caller) Close() error {
+	c.all.mu.Lock()
+	delete(c.all.open, c)
+	c.all.mu.Unlock()
+	return c.Conn.Close()
 }
 
 // Connection is a Controller at the other end of a connection.

@@ -55,6 +55,17 @@ func (e endpoint) write(dir *os.Root) error {
 	return dir.Rename(unfinished, endpointName)
 }
 
+// Serves reports whether a process takes calls for a layout, as far as the layout's endpoint file tells.
+func Serves(layout string, pid int) bool {
+	dir, err := os.OpenRoot(filepath.Join(layout, Dir))
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	e, err := readEndpoint(dir)
+	return err == nil && e.PID == pid
+}
+
 // readEndpoint reads the file.
 //
 // Errors: ErrNotRunning where there is none, or no endpoint in it.

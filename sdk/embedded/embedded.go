@@ -38,6 +38,7 @@ func run() int {
 	// The host that reads this process's output may be gone when the last lines are written.
 	signal.Ignore(syscall.SIGPIPE)
 	cfg, err := plugin.ConfigFromEnviron()
+	closeInherited(cfg.StartLock)
 	level := slog.LevelInfo
 	if cfg.Debug {
 		level = slog.LevelDebug

@@ -3,6 +3,7 @@
 package embedded_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -451,5 +452,86 @@ func TestStaleFiles(t *testing.T) {
 		if err := at(t, dir, share(t, dir, host.Options{})).push(t.Context(), "v1"); err != nil {
 			t.Errorf("%s: %v", content, err)
 		}
+	}
+}
+
+// What the process that starts a plugin has open is not the plugin's: a build's lock is free when the build is over.
+func TestAPluginInheritsNothing(t *testing.T) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	child := exec.Command(os.Args[0])
+	child.Env = append(os.Environ(), hostVariable+"="+place(t))
+	child.ExtraFiles = []*os.File{write}
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	write.Close()
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(line, err)
+	}
+	holder := share(t, child.Env[len(child.Env)-1][len(hostVariable)+1:], host.Options{})
+	child.Process.Kill()
+	child.Wait()
+	read.SetReadDeadline(time.Now().Add(time.Minute))
+	if _, err := read.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("somebody has the pipe open still: %v", err)
+	}
+	if holder.Current().Ended() {
+		t.Error("the plugin has ended with the host that started it")
+	}
+}
+
+// Who connects and says nothing does not keep a registry from ending.
+func TestSilentCallersDoNotKeepARegistry(t *testing.T) {
+	dir := place(t)
+	s := share(t, dir, host.Options{})
+	for range 3 {
+		conn, err := control.Dial(t.Context(), dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	pid := s.Info().PID
+	if err := s.Current().Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !gone(pid, 8*time.Second) {
+		t.Error("it is still there")
+	}
+}
+
+// Who gives up the start of a plugin does not end it for others, who have it already.
+func TestAStartThatIsGivenUp(t *testing.T) {
+	for range 20 {
+		dir := place(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		started := make(chan error, 1)
+		go func() {
+			s, err := host.Open(ctx, host.Options{Layout: dir, Launcher: host.Self(), IdleTimeout: -1})
+			if err == nil {
+				err = s.Close()
+			}
+			started <- err
+		}()
+		var conn net.Conn
+		for err := error(host.ErrNotRunning); err != nil; conn, err = control.Dial(t.Context(), dir) {
+			time.Sleep(100 * time.Microsecond)
+		}
+		cancel()
+		conn.Close()
+		other := share(t, dir, host.Options{})
+		if err := at(t, dir, other).push(t.Context(), "v1"); err != nil {
+			t.Error(err)
+		}
+		<-started
+		at(t, dir, other).wantTags("v1")
 	}
 }
