@@ -73,7 +73,8 @@ const (
 	EventBookmark EventKind = "bookmark"
 	// EventPush: a manifest was stored in a repository, or stored again, and Tags point at it now.
 	EventPush EventKind = "push"
-	// EventTag: Tags point now at a manifest that was there.
+	// EventTag: Tags point now at a manifest that was there, and that was not stored again: by an index.json that another
+	// program has written. A client that sets a tag stores the manifest again.
 	EventTag EventKind = "tag"
 	// EventUntag: Tags, which pointed at the manifest, were removed.
 	EventUntag EventKind = "untag"

@@ -30,7 +30,8 @@ func Binary(name string) Launcher {
 }
 
 // VerifiedBinary is Binary for a file that has a digest, and no other: it is read whole before each start. Who can
-// replace the file between that and the start is not kept from it.
+// replace the file between that and the start is not kept from it. Launch fails with berth.ErrDigestInvalid for other
+// content.
 func VerifiedBinary(name string, content digest.Digest) Launcher {
 	return binary{find: func() (string, error) {
 		path, err := findBinary(name)
@@ -48,7 +49,7 @@ func Self() Launcher { return binary{find: ownBinary} }
 
 func verify(path string, want digest.Digest) error {
 	if err := want.Validate(); err != nil {
-		return fmt.Errorf("berth binary %s: digest %q to compare with: %w", path, want, err)
+		return fmt.Errorf("berth binary %s: digest %q to compare with: %w: want one like sha256: and 64 hexadecimal digits", path, want, err)
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -115,7 +116,7 @@ func (b binary) Launch(ctx context.Context, start Start) (_ Plugin, err error) {
 // be secret.
 func environ() []string {
 	var kept []string
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "TMP", "TEMP", "LANG", "TZ", "SYSTEMROOT", "GOCOVERDIR", "GODEBUG", "GORACE"} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "TMP", "TEMP", "LANG", "TZ", "SYSTEMROOT", "GOCOVERDIR", "GODEBUG", "GOMEMLIMIT", "GORACE"} {
 		if value, ok := os.LookupEnv(name); ok {
 			kept = append(kept, name+"="+value)
 		}

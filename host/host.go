@@ -1,4 +1,5 @@
-// Package host is how a program comes by a running plugin, and how it leaves it again.
+// Package host is how a program comes by a running plugin, and how it leaves it again. Most programs want package
+// sdk, which does that and more.
 //
 //	session, err := host.Open(ctx, host.Options{Layout: dir, Launcher: host.Binary("berth")})
 //	defer session.Close()
@@ -66,7 +67,8 @@ type Options struct {
 	Layout string
 	// Launcher starts the plugin. It must be set.
 	Launcher Launcher
-	// Private wants a plugin for this session alone.
+	// Private wants a plugin for this session alone. Where another process has the layout that shares it with nobody,
+	// Open without Private waits for three seconds before it says so.
 	Private bool
 	// Listen says how the session's address serves the layout.
 	Listen plugin.ListenOptions

@@ -69,11 +69,14 @@ func (a *app) runStatus(ctx context.Context) error {
 	return a.print(data, statusLines(status))
 }
 
+// kinds are the kinds of process that serve a layout, in words.
+var kinds = map[string]string{plugin.KindPlugin: "plugin", plugin.KindPrivate: "private plugin", plugin.KindProgram: "program"}
+
 // statusLines are a status for people.
 func statusLines(s plugin.Status) []string {
 	lines := []string{
 		fmt.Sprintf("layout    %s", s.Layout),
-		fmt.Sprintf("served by process %d, a %s, berth %s, for %s", s.PID, s.Kind, s.Version, rounded(time.Since(s.Started))),
+		fmt.Sprintf("served by process %d, a %s, berth %s, for %s", s.PID, kinds[s.Kind], s.Version, rounded(time.Since(s.Started))),
 		fmt.Sprintf("holds     %s, %s, %s, %s", count(s.Tags, "tag"), count(s.Manifests, "manifest"), amount(s.Blobs, s.Bytes), "in "+countOf(s.Repositories, "repository", "repositories")),
 		fmt.Sprintf("promises  %s", s.Durability),
 	}
@@ -122,8 +125,9 @@ func (a *app) stop() *cobra.Command {
 		Use:   "stop",
 		Short: "End what serves the layout",
 		Long: `End what serves the layout, in good order: requests that are under way finish, uploads can be resumed,
-and index.json is brought up to date. Programs that have the layout open start it again when they need it.
-It returns when the process has let the layout go.`,
+and index.json is brought up to date. Programs that have the layout open through the SDK start it again when
+they next use it, at the same address; until then nobody answers there. berth serve and berth endpoint end.
+It returns when the process has let the layout go. That nothing serves the layout is no error.`,
 		Example: `  berth stop
   berth stop --layout .cache/images`,
 		Args: arguments(cobra.NoArgs),
@@ -169,13 +173,19 @@ func (a *app) endpoint() *cobra.Command {
 		Use:   "endpoint",
 		Short: "Open an address of the layout's registry for another program",
 		Long: `Open an address of the layout's registry for another program, which need not be written in Go. It prints
-where the registry answers, and with what credentials, and keeps that open until it is interrupted; with
---while-pid it returns at once, and the address is open for as long as that process runs.
+where the registry answers, and with what credentials, and keeps that open until it is interrupted, also if what
+serves the layout crashes. With --while-pid it returns at once, and the address is open for as long as that process
+runs, and what serves the layout does.
 
-As data, with --json, it is one object: url, host, username, password, socket and layout, and what the
-configuration files of other programs need: dockerConfig, hostsToml, buildkitToml, registriesConf.`,
-		Example: `  berth endpoint --json --while-pid $$
-  berth endpoint --anonymous --read-only`,
+As data, with --json, it is one object: url, host, username, password, socket and layout, and the content of files
+that other programs read: dockerConfig is a config.json for $DOCKER_CONFIG, or for --authfile of podman, buildah and
+skopeo; registriesConf goes to their --registries-conf, or into registries.conf.d; hostsToml to
+certs.d/HOST/hosts.toml of containerd; buildkitToml into buildkitd.toml. All but the last two have the password in
+them, or beside it: keep them to yourself. At the socket the name of the host is localhost.`,
+		Example: `  berth endpoint --anonymous --read-only
+  berth endpoint --json --while-pid $$ >at.json
+  jq -r .dockerConfig at.json >auth.json; jq -r .registriesConf at.json >registries.conf
+  skopeo --registries-conf registries.conf copy --authfile auth.json oci:out/image "docker://$(jq -r .host at.json)/app/hello:v1"`,
 		Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("while-pid") && (l.pid <= 0 || l.pid > math.MaxInt32) {
@@ -233,7 +243,10 @@ func (a *app) lend(ctx context.Context, session *host.Session, l lending) (err e
 	if err := a.printEndpoint(sdk.NewEndpoint(at, session.Info().Layout)); err != nil || l.pid != 0 {
 		return err
 	}
-	return session.Stay(ctx)
+	if err := session.Stay(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
+	return fmt.Errorf("the registry of %s was stopped, and with it this address; run berth endpoint again", session.Info().Layout)
 }
 
 func (a *app) printEndpoint(e sdk.Endpoint) error {

@@ -74,7 +74,7 @@ func Own(layout *os.Root) (*Lock, error) {
 	if err != nil {
 		defer f.Close()
 		if errors.Is(err, ErrHeld) {
-			return nil, fmt.Errorf("%w: %s has it; stop that one first, or name another --layout", berth.ErrLayoutInUse, holder(f))
+			return nil, fmt.Errorf("%w: %s has it; stop that one first, or name another layout", berth.ErrLayoutInUse, holder(f))
 		}
 		return nil, fmt.Errorf("lock %s: %w", filepath.Join(layout.Name(), OwnerFile), err)
 	}

@@ -34,7 +34,7 @@ func TestOwnExcludesASecondOwner(t *testing.T) {
 	if !errors.Is(err, berth.ErrLayoutInUse) {
 		t.Fatalf("second owner: got %v, want ErrLayoutInUse", err)
 	}
-	for _, part := range []string{fmt.Sprintf("process %d", os.Getpid()), "--layout"} {
+	for _, part := range []string{fmt.Sprintf("process %d", os.Getpid()), "another layout"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q does not tell %q", err, part)
 		}

@@ -141,6 +141,18 @@ func dial(ctx context.Context, layout string) (net.Conn, error) {
 	return nil, fmt.Errorf("%w: %s names a network that this version does not know: %.20q", ErrNotRunning, EndpointFile, at.Network)
 }
 
+// CheckPrivate refuses a directory that is not this user's alone.
+func CheckPrivate(dir string) error {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() || !isOwn(info) {
+		return fmt.Errorf("directory %s: %w: it is not this user's alone; remove it", dir, berth.ErrDenied)
+	}
+	return nil
+}
+
 // whose tells what to do about a directory that belongs to another user.
 func whose(dir string) string {
 	info, err := os.Stat(dir)

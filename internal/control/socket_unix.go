@@ -84,6 +84,10 @@ func owner(info fs.FileInfo) int {
 	return -1
 }
 
+func isOwn(info fs.FileInfo) bool {
+	return owner(info) == os.Geteuid() && info.Mode().Perm()&0o077 == 0
+}
+
 // peerOf returns the user at the other end of a connection.
 func peerOf(conn *net.UnixConn) (uid int, err error) {
 	raw, err := conn.SyscallConn()

@@ -26,7 +26,8 @@ import (
 )
 
 // Main is the plugin's main function. In a process that was not started to be a plugin it returns at
-// once; otherwise it never does. Nothing should happen before it.
+// once; otherwise it never does. Nothing should happen before it: such a process has an environment of what finds
+// files, and nothing else of its host's, no standard streams, and the root directory as its own.
 func Main() {
 	if plugin.Requested() {
 		os.Exit(run())

@@ -14,7 +14,7 @@ import (
 
 // errPrivate is what those hear who do not own a private plugin.
 func errPrivate(info plugin.Info) error {
-	return fmt.Errorf("layout %s: %w: process %d has a private registry on it; end that one first, or name another --layout", info.Layout, berth.ErrLayoutInUse, info.PID)
+	return fmt.Errorf("layout %s: %w: process %d is a private registry of another program; end that program, or name another layout", info.Layout, berth.ErrLayoutInUse, info.PID)
 }
 
 // lease is what one host holds, and the addresses that were opened for it.

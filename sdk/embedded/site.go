@@ -159,11 +159,9 @@ func authorizer(opts plugin.ListenOptions) (server.Authorizer, error) {
 }
 
 // socketPlace is where a Unix socket for HTTP lies: in the control directory, or, where that has too long a path
-// for clients to name, in a directory of this user in the system's temporary one.
-type socketPlace struct {
-	path string
-	dir  string // to be removed with the socket. Empty: none
-}
+// for clients to name, in a directory of this user below the system's temporary one. The same id leads to the same
+// path, also after a crash.
+type socketPlace struct{ path string }
 
 const (
 	socketPrefix = "http-"
@@ -179,19 +177,27 @@ func newSocketPlace(layout, id string) (*socketPlace, error) {
 	}
 	name := socketPrefix + id + ".sock"
 	if path := filepath.Join(layout, control.Dir, name); len(path) < maxSocketPath {
-		return &socketPlace{path: path}, nil
+		return &socketPlace{path}, nil
 	}
 	folder := os.TempDir()
-	if len(folder) > maxSocketPath/2 {
+	if len(folder) > maxSocketPath/2-maxSocketName {
 		folder = "/tmp"
 	}
-	dir, err := os.MkdirTemp(folder, "berth-http-")
-	return &socketPlace{path: filepath.Join(dir, name), dir: dir}, err
+	dir := filepath.Join(folder, fmt.Sprint("berth-", os.Getuid()))
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, fmt.Errorf("socket for clients: %w", err)
+	}
+	return &socketPlace{filepath.Join(dir, name)}, control.CheckPrivate(dir)
 }
 
-// listen lets in who can reach the socket: this user and root.
+// listen lets in who can reach the socket: this user and root. What a registry has left there that was killed is
+// replaced.
 func (p *socketPlace) listen() (net.Listener, error) {
-	listener, err := net.Listen("unix", p.path)
+	err := p.remove()
+	var listener net.Listener
+	if err == nil {
+		listener, err = net.Listen("unix", p.path)
+	}
 	if err == nil {
 		err = os.Chmod(p.path, 0o600)
 	}
@@ -204,9 +210,6 @@ func (p *socketPlace) listen() (net.Listener, error) {
 func (p *socketPlace) remove() error {
 	if err := os.Remove(p.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
-	}
-	if p.dir != "" {
-		return os.Remove(p.dir)
 	}
 	return nil
 }
