@@ -17,8 +17,7 @@ import (
 // ErrGone is what calls return when the process that should answer them has ended.
 var ErrGone = errors.New("plugin is gone")
 
-// ControlServer answers the calls that come to a socket. [Serve] answers those of the host that
-// started the plugin; this is for everybody else.
+// ControlServer answers the calls of all hosts.
 type ControlServer struct {
 	grpc   *grpc.Server
 	calls  *callers

@@ -92,15 +92,17 @@ func isUsage(err error) bool {
 	return errors.As(err, new(usageError)) || errors.Is(err, berth.ErrNameInvalid) || errors.Is(err, berth.ErrTagInvalid)
 }
 
-// say prints an error, each of joined ones on a line of its own.
+// say prints an error, each of joined ones on a line of its own, once.
 func say(err error) {
 	if err == nil {
 		return
 	}
+	told := map[string]bool{"": true}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		if line != "" {
+		if !told[line] { // one full disk fails several steps
 			fmt.Fprintln(os.Stderr, "berth:", line)
 		}
+		told[line] = true
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 )
 
 // warnings is an [slog.Handler] that tells, in one line each and once, what happened to the layout as a
-// whole: that its index was lost and made anew, say. What concerns one repository the command tells itself,
-// because it cannot do what it was asked for.
+// whole: that its index was lost and made anew, say. What concerns one repository or one request is told by the
+// command that cannot do what it was asked for: this one, or another one that shares the layout.
 type warnings struct {
 	tell  func(line string)
 	told  *sync.Map // the lines
@@ -36,7 +36,7 @@ func (w *warnings) Handle(_ context.Context, r slog.Record) error {
 		note(a)
 	}
 	r.Attrs(note)
-	if _, one := attrs["repository"]; one {
+	if attrs["repository"] != "" || attrs["path"] != "" {
 		return nil
 	}
 	line := inWords(r.Message, attrs)

@@ -44,7 +44,7 @@ func (e endpoint) write(dir *os.Root) error {
 	}
 	const unfinished = endpointName + ".new"
 	if err := dir.WriteFile(unfinished, append(data, '\n'), 0o600); err != nil {
-		return err
+		return errors.Join(err, remove(dir, unfinished), remove(dir, endpointName))
 	}
 	if err := dir.Rename(unfinished, endpointName); err == nil {
 		return nil

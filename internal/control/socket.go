@@ -63,6 +63,9 @@ func Listen(layout string) (*Listener, error) {
 		at.PID = os.Getpid()
 		err = at.write(dir)
 	}
+	if err != nil && at.Network == unixNetwork && errors.Is(err, syscall.ENOSPC) {
+		err = nil // who finds no endpoint file looks for the socket
+	}
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -129,6 +132,9 @@ func dial(ctx context.Context, layout string) (net.Conn, error) {
 	}
 	defer dir.Close()
 	at, err := readEndpoint(dir)
+	if errors.Is(err, ErrNotRunning) { // there may have been no room for it
+		return dialSocket(ctx, dir)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -63,6 +63,23 @@ func TestDialReachesListen(t *testing.T) {
 	}
 }
 
+// On a full disk there is a socket, and no room for a file that tells of it.
+func TestDialWithoutAnEndpointFile(t *testing.T) {
+	dir := owned(t, place(t))
+	l := listen(t, dir)
+	go greet(l)
+	if err := os.Remove(filepath.Join(dir, EndpointFile)); err != nil {
+		t.Fatal(err)
+	}
+	wantHello(t, dir)
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := Dial(t.Context(), dir); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestDialWhereNobodyListens(t *testing.T) {
 	stale, file := owned(t, place(t)), owned(t, place(t))
 	leaveSocket(t, stale)

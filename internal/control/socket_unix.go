@@ -99,9 +99,9 @@ func peerOf(conn *net.UnixConn) (uid int, err error) {
 	return uid, errors.Join(err, peerErr)
 }
 
-// nobody lists how a call fails where nobody listens: a socket that was left, something else in its place,
+// nobody lists how a call fails where nobody listens: no socket, a socket that was left, something else in its place,
 // and a path at which there cannot be one.
-var nobody = []error{syscall.ECONNREFUSED, syscall.ENOTSOCK, syscall.ENAMETOOLONG}
+var nobody = []error{fs.ErrNotExist, syscall.ECONNREFUSED, syscall.ENOTSOCK, syscall.ENAMETOOLONG}
 
 func dialSocket(ctx context.Context, dir *os.Root) (net.Conn, error) {
 	name, release, err := socketPath(dir)
