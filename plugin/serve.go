@@ -14,7 +14,7 @@ import (
 )
 
 // maxMessage bounds a message of the control plane, in bytes: what may be longer goes in pieces.
-const maxMessage = 1 << 20
+const maxMessage = 4 << 20
 
 // controllerName is what a plugin is said to have.
 const controllerName = "controller"
