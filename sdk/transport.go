@@ -3,11 +3,13 @@ package sdk
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/host"
@@ -29,10 +31,13 @@ type transport struct {
 }
 
 func newTransport(session *host.Session, token string) *transport {
-	base := http.DefaultTransport.(*http.Transport).Clone()
-	base.Proxy = nil // it is on this machine
-	base.MaxIdleConnsPerHost = 32
-	base.DisableCompression = true // a blob's bytes must arrive as they are
+	base := &http.Transport{ // without a proxy: it is on this machine
+		MaxIdleConnsPerHost: 32,
+		IdleConnTimeout:     time.Minute,
+		DisableCompression:  true, // a blob's bytes must arrive as they are
+		// No HTTP/2, which would be set up before the first request, and is for https alone.
+		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
+	}
 	return &transport{base, session, token}
 }
 

@@ -64,7 +64,21 @@ func servedBy(t *testing.T, opts host.Options) *served {
 	if err != nil {
 		t.Fatal(err)
 	}
+	takesCalls(t, opts.Layout)
 	return (&served{T: t, dir: opts.Layout, registry: registryAt(t, session.Endpoint()), stop: session.Close}).endWithTest()
+}
+
+// takesCalls waits until the owner of a layout does: one in process begins with that a moment later than with its own
+// work.
+func takesCalls(t *testing.T, dir string) {
+	t.Helper()
+	until(t, func() bool {
+		owner, err := host.Attach(t.Context(), dir)
+		if err == nil {
+			owner.Close()
+		}
+		return err == nil
+	})
 }
 
 func serve(t *testing.T, dir string) *served {
