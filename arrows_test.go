@@ -38,7 +38,7 @@ var rooms = map[string][]string{
 	"sdk":                       {".", "manifest", "manifest/schema1", "host", "plugin", "sdk/pin", "sdk/remote", "sdk/remote/auth", "sdk/source", "sdk/sync"},
 	"sdk/embedded":              {".", "host", "internal/control", "ocilayout", "plugin", "server"},
 	"cmd/berth":                 {".", "host", "manifest", "plugin", "sdk", "sdk/embedded", "sdk/pin", "sdk/remote", "sdk/source", "sdk/sync", "server"},
-	"cmd/crowd":                 {"internal/control", "ocilayout"},
+	"cmd/crowd":                 {".", "internal/control", "ocilayout"},
 	"examples/buildtool":        {"host", "sdk", "sdk/embedded"},
 	"examples/quickstart":       {"sdk", "sdk/pin", "sdk/source"},
 	"examples/quickstart/hello": {},

@@ -17,11 +17,10 @@ const helloTimeout = 10 * time.Second
 var ErrNotRunning = control.ErrNotRunning
 
 // Owner is the process that owns a layout, as another process talks to it. A call that is under way
-// when the owner ends returns plugin.ErrGone.
+// when the owner ends returns plugin.ErrGone. Close ends what is under way: a collection, a check or a checkout.
 type Owner struct {
-	plugin.Controller
-	info       plugin.Info
-	connection *plugin.Connection
+	*plugin.Connection
+	info plugin.Info
 }
 
 // silent tells of an owner that was stopped, or is far too busy.
@@ -53,7 +52,7 @@ func Attach(ctx context.Context, layout string) (*Owner, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Owner{Controller: connection, connection: connection}
+	o := &Owner{Connection: connection}
 	if err := o.greet(ctx, layout); err != nil {
 		o.Close()
 		return nil, fmt.Errorf("layout %s: %w", layout, err)
@@ -116,6 +115,3 @@ func awaitEnd(ctx context.Context, layout string, owner control.Holder) error {
 		}
 	}
 }
-
-// Close ends the connection, and what is under way on it: a collection, a check or a checkout.
-func (o *Owner) Close() error { return o.connection.Close() }

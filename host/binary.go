@@ -91,12 +91,8 @@ func (b binary) Launch(ctx context.Context, start Start) (_ Plugin, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{private: start.Key != ""}
-	shared := start.Layout
-	if p.private {
-		shared = ""
-	}
-	if p.runner, err = newRunner(path, shared); err != nil {
+	p := &process{}
+	if p.runner, err = newRunner(path, start.Config); err != nil {
 		return nil, err
 	}
 	if start.Lock != nil {
@@ -128,9 +124,8 @@ func environ() []string {
 // started it has to, also if others use it still.
 type process struct {
 	*plugin.Connection
-	private bool
-	client  *goplugin.Client
-	runner  *cmdRunner
+	client *goplugin.Client
+	runner *cmdRunner
 }
 
 // start starts the process and waits until it takes calls. go-plugin's handshake does not know contexts: one that
@@ -202,7 +197,7 @@ func (p *process) abandon() {
 // the end of its lease has begun. go-plugin's own Kill would ask at a socket that is gone.
 func (p *process) Close() error {
 	err := p.Connection.Close()
-	if !p.private {
+	if !p.runner.isPrivate() {
 		return err
 	}
 	p.runner.hangUp()

@@ -320,7 +320,7 @@ func TestSelfDoesNotStartItselfFromAPlugin(t *testing.T) {
 }
 
 func TestARunnerThatWasKilledDoesNotStart(t *testing.T) {
-	r, err := newRunner(os.Args[0], "")
+	r, err := newRunner(os.Args[0], plugin.Config{Key: "k"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,6 @@ func newSession(opts Options) (*Session, error) {
 		Durability:  opts.Durability,
 		Logger:      opts.Logger,
 		AccessLog:   opts.AccessLog,
-		Listen:      &s.opts.Listen,
 	}
 	if opts.Private {
 		s.asks.Key = rand.Text()

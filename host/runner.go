@@ -30,27 +30,28 @@ type cmdRunner struct {
 	cmd    *exec.Cmd
 	stdout io.ReadCloser
 	stderr io.ReadCloser
-	stdin  io.Closer     // nil: there is none
-	layout string        // that a shared plugin serves. Empty: the plugin is private
+	stdin  io.Closer // nil: there is none
+	serves plugin.Config
 	said   chan struct{} // closed when standard error has ended
 	ended  chan struct{}
-	spared chan struct{} // closed when it was to be killed, and has other hosts
 	once   sync.Once
+
+	spared chan struct{} // closed when it was to be killed, and has other hosts
+	spare  func()        // closes it
 
 	mu      sync.Mutex // guards the fields below, and cmd.Process
 	started time.Time
 	killed  bool
-	kept    bool   // spared is closed
 	spoke   bool   // on standard output
 	words   []byte // on standard error
 	err     error
 }
 
-// newRunner runs the plugin of a layout that is shared, or, without a name, a private one.
-func newRunner(path, layout string) (*cmdRunner, error) {
-	r := &cmdRunner{cmd: exec.Command(path), layout: layout, said: make(chan struct{}), ended: make(chan struct{}), spared: make(chan struct{})}
+func newRunner(path string, serves plugin.Config) (*cmdRunner, error) {
+	r := &cmdRunner{cmd: exec.Command(path), serves: serves, said: make(chan struct{}), ended: make(chan struct{}), spared: make(chan struct{})}
+	r.spare = sync.OnceFunc(func() { close(r.spared) })
 	var err error
-	if layout == "" {
+	if r.isPrivate() {
 		r.cmd.SysProcAttr = ownGroup()
 		if r.stdin, err = r.cmd.StdinPipe(); err != nil {
 			return nil, err
@@ -70,6 +71,8 @@ func newRunner(path, layout string) (*cmdRunner, error) {
 	r.stderr = &firstWords{ReadCloser: stderr, runner: r}
 	return r, nil
 }
+
+func (r *cmdRunner) isPrivate() bool { return r.serves.Key != "" }
 
 // firstWords keeps the beginning of what a plugin says on standard error, where its reasons are.
 type firstWords struct {
@@ -183,11 +186,8 @@ func (r *cmdRunner) Kill(context.Context) error {
 	if r.cmd.Process == nil {
 		return nil
 	}
-	if r.layout != "" && control.Serves(r.layout, r.cmd.Process.Pid) {
-		if !r.kept {
-			r.kept = true
-			close(r.spared)
-		}
+	if !r.isPrivate() && control.Serves(r.serves.Layout, r.cmd.Process.Pid) {
+		r.spare()
 		return nil
 	}
 	if err := r.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {

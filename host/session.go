@@ -20,8 +20,8 @@ var ErrClosed = errors.New("the session is closed")
 // Session is a program's hold on a plugin. All methods may run at once.
 type Session struct {
 	opts   Options
-	asks   plugin.LeaseOptions
-	life   context.Context // ends with Close
+	asks   plugin.LeaseOptions // all but the address
+	life   context.Context     // ends with Close
 	end    context.CancelFunc
 	turn   chan struct{} // is taken by who joins a plugin
 	minder sync.WaitGroup
@@ -187,51 +187,40 @@ func (s *Session) Flush(ctx context.Context) error {
 	return s.Do(ctx, func(c plugin.Controller) error { return c.Flush(ctx) })
 }
 
-// GC removes what no manifest leads to, and what the options' rules say.
-func (s *Session) GC(ctx context.Context, opts *berth.GCOptions) (report berth.GCReport, err error) {
+// ask is Do for what has an answer.
+func ask[T any](ctx context.Context, s *Session, call func(plugin.Controller) (T, error)) (answer T, err error) {
 	err = s.Do(ctx, func(c plugin.Controller) (err error) {
-		report, err = c.GC(ctx, opts)
+		answer, err = call(c)
 		return err
 	})
-	return report, err
+	return answer, err
+}
+
+// GC removes what no manifest leads to, and what the options' rules say.
+func (s *Session) GC(ctx context.Context, opts *berth.GCOptions) (berth.GCReport, error) {
+	return ask(ctx, s, func(c plugin.Controller) (berth.GCReport, error) { return c.GC(ctx, opts) })
 }
 
 // Fsck checks all that the layout holds.
-func (s *Session) Fsck(ctx context.Context, opts *berth.FsckOptions) (report berth.FsckReport, err error) {
-	err = s.Do(ctx, func(c plugin.Controller) (err error) {
-		report, err = c.Fsck(ctx, opts)
-		return err
-	})
-	return report, err
+func (s *Session) Fsck(ctx context.Context, opts *berth.FsckOptions) (berth.FsckReport, error) {
+	return ask(ctx, s, func(c plugin.Controller) (berth.FsckReport, error) { return c.Fsck(ctx, opts) })
 }
 
 // Checkout keeps the directory still until its function is called.
 func (s *Session) Checkout(ctx context.Context) (done func(context.Context) error, err error) {
-	err = s.Do(ctx, func(c plugin.Controller) (err error) {
-		done, err = c.Checkout(ctx)
-		return err
-	})
-	return done, err
+	return ask(ctx, s, func(c plugin.Controller) (func(context.Context) error, error) { return c.Checkout(ctx) })
 }
 
 // HoldFor opens an address for as long as another process of this machine runs, whatever becomes of the session.
-func (s *Session) HoldFor(ctx context.Context, pid int, listen plugin.ListenOptions) (at plugin.Endpoint, err error) {
+func (s *Session) HoldFor(ctx context.Context, pid int, listen plugin.ListenOptions) (plugin.Endpoint, error) {
 	asks := s.asks
 	asks.Listen, asks.Logger, asks.AccessLog = &listen, nil, nil
-	err = s.Do(ctx, func(c plugin.Controller) (err error) {
-		at, err = c.Hold(ctx, pid, asks)
-		return err
-	})
-	return at, err
+	return ask(ctx, s, func(c plugin.Controller) (plugin.Endpoint, error) { return c.Hold(ctx, pid, asks) })
 }
 
 // Status tells how the plugin is.
-func (s *Session) Status(ctx context.Context) (status plugin.Status, err error) {
-	err = s.Do(ctx, func(c plugin.Controller) (err error) {
-		status, err = c.Status(ctx)
-		return err
-	})
-	return status, err
+func (s *Session) Status(ctx context.Context) (plugin.Status, error) {
+	return ask(ctx, s, func(c plugin.Controller) (plugin.Status, error) { return c.Status(ctx) })
 }
 
 // Watch yields what happens to the layout, as [berth.Watcher] says. Where a plugin ends, it goes on at the

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -98,11 +99,11 @@ func pushAndWait(dir string) error {
 	select {}
 }
 
-// kill runs the program above on a layout and kills it when it has pushed.
-func kill(t *testing.T, dir string) {
+// startChild runs this program once more, as what a variable makes of it, on a layout.
+func startChild(t *testing.T, variable, dir string) (*exec.Cmd, io.Reader) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), childVariable+"="+dir)
+	cmd.Env = append(os.Environ(), variable+"="+dir)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err == nil {
@@ -111,6 +112,13 @@ func kill(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return cmd, out
+}
+
+// kill runs the program above on a layout and kills it when it has pushed.
+func kill(t *testing.T, dir string) {
+	t.Helper()
+	cmd, out := startChild(t, childVariable, dir)
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "pushed\n" {
 		t.Fatalf("the child says %q, %v", line, err)
 	}

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -142,16 +140,7 @@ func TestWhatWasAnsweredBeforeAKillHasItsEvent(t *testing.T) {
 // killPushing lets a program push, kills it after some answers, and returns all that it has told.
 func killPushing(t *testing.T, dir string, n int) (answered []string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), pushingVariable+"="+dir)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	cmd, out := startChild(t, pushingVariable, dir)
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if answered = append(answered, lines.Text()); len(answered) == n {

@@ -23,9 +23,6 @@ func each[From, To any](list []From, convert func(From) To) []To {
 // text makes a string one that protobuf takes: an error may quote a path, which need not be UTF-8.
 func text[S ~string](s S) string { return strings.ToValidUTF8(string(s), "\uFFFD") }
 
-// nanoseconds is a duration that came over the wire.
-func nanoseconds(n int64) time.Duration { return time.Duration(n) }
-
 // instant is nanoseconds since 1970, or zero for the zero time.
 func instant(t time.Time) int64 {
 	if t.IsZero() {
@@ -123,7 +120,7 @@ func statusFromProto(p *controlpb.StatusResponse) Status {
 		Kind:        p.GetKind(),
 		Durability:  p.GetDurability(),
 		Ending:      p.GetEnding(),
-		IdleTimeout: nanoseconds(p.GetIdleTimeoutNs()),
+		IdleTimeout: time.Duration(p.GetIdleTimeoutNs()),
 		Leases: each(p.GetLeases(), func(l *controlpb.LeaseStatus) LeaseStatus {
 			return LeaseStatus{Holder{int(l.GetPid()), string(l.GetCommand()), l.GetVersion()}, instantFrom(l.GetSinceNs()), each(l.GetAddresses(), endpointFromProto)}
 		}),
@@ -155,8 +152,8 @@ func gcOptionsToProto(o *berth.GCOptions) *controlpb.GCRequest {
 func gcOptionsFromProto(p *controlpb.GCRequest) *berth.GCOptions {
 	return &berth.GCOptions{
 		DryRun:        p.GetDryRun(),
-		Grace:         nanoseconds(p.GetGraceNs()),
-		UntaggedAfter: nanoseconds(p.GetUntaggedAfterNs()),
+		Grace:         time.Duration(p.GetGraceNs()),
+		UntaggedAfter: time.Duration(p.GetUntaggedAfterNs()),
 		MaxBytes:      p.GetMaxBytes(),
 		Keep: each(p.GetKeep(), func(r *controlpb.KeepRule) berth.KeepRule {
 			return berth.KeepRule{Repositories: r.GetRepositories(), Newest: int(r.GetNewest())}

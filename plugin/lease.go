@@ -52,10 +52,17 @@ func leaseEnding(lease Lease) *controlpb.LeaseEvent {
 
 // bye tells the host of the last lease if the plugin ends with that.
 func bye(stream leaseServer, lease Lease) {
-	select {
-	case <-lease.Ending():
+	if isClosed(lease.Ending()) {
 		stream.Send(leaseEnding(lease)) // to one who may be gone
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
 	default:
+		return false
 	}
 }
 
@@ -232,14 +239,7 @@ func (l *clientLease) Listen(ctx context.Context, opts ListenOptions) (Endpoint,
 
 func (l *clientLease) Ending() <-chan struct{} { return l.ending }
 
-func (l *clientLease) Stopped() bool {
-	select {
-	case <-l.ending:
-		return l.stopped
-	default:
-		return false
-	}
-}
+func (l *clientLease) Stopped() bool { return isClosed(l.ending) && l.stopped }
 
 func (l *clientLease) Done() <-chan struct{} { return l.done }
 
@@ -295,7 +295,7 @@ func leaseOptionsFromProto(req *controlpb.LeaseRequest, logs *records) LeaseOpti
 	o := LeaseOptions{
 		Holder:      Holder{int(req.GetPid()), string(req.GetCommand()), req.GetVersion()},
 		Key:         req.GetKey(),
-		IdleTimeout: nanoseconds(req.GetIdleTimeoutNs()),
+		IdleTimeout: time.Duration(req.GetIdleTimeoutNs()),
 		Durability:  req.GetDurability(),
 	}
 	if logs != nil && req.LogLevel != nil {

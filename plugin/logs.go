@@ -15,7 +15,7 @@ import (
 )
 
 // LogHandler writes records in the form in which go-plugin's host side reads them, one JSON object
-// a line: until a plugin's first lease, that is its log. An error of the contract has its code beside it.
+// a line: until a plugin's first lease, that is its log.
 func LogHandler(w io.Writer, level slog.Level) slog.Handler {
 	return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 		switch {
@@ -185,7 +185,7 @@ func logLevel(log *slog.Logger) slog.Level {
 	return slog.LevelError
 }
 
-// FailStart logs why a plugin cannot start, so that [StartError] finds it.
+// FailStart logs why a plugin cannot start, with the code of that error, so that [StartError] finds it.
 func FailStart(log *slog.Logger, err error) {
 	log.Error(startFailure, "error", err, "code", berth.Code(err))
 }

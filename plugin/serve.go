@@ -32,8 +32,8 @@ func Announce() {
 
 // Plugins is what go-plugin negotiates about: one set for each version of the control plane.
 func Plugins() map[int]goplugin.PluginSet {
-	sets := map[int]goplugin.PluginSet{}
-	for v, spoken := Spoken().Oldest, Spoken(); v <= spoken.Newest; v++ {
+	sets, spoken := map[int]goplugin.PluginSet{}, Spoken()
+	for v := spoken.Oldest; v <= spoken.Newest; v++ {
 		sets[v] = goplugin.PluginSet{controllerName: binding{}}
 	}
 	return sets

@@ -3,7 +3,6 @@ package sdk
 import (
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -110,9 +109,6 @@ func (c *dockerConfig) remove() error {
 		return nil
 	}
 	err := os.RemoveAll(c.dir)
-	if errors.Is(err, os.ErrNotExist) {
-		err = nil
-	}
 	c.dir = ""
 	return err
 }

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -68,7 +67,7 @@ func (c *call) sendManifest(m berth.Manifest, desc v1.Descriptor) error {
 		}
 	}
 	if c.opts.Notify != nil {
-		c.notify(Event{Kind: Pulled, Descriptor: m.Descriptor, Tags: c.pulledTag()})
+		c.notify(Event{Kind: Pulled, Descriptor: m.Descriptor, Tags: c.askedTags()})
 	}
 	c.notePull(m.Descriptor)
 	return c.quiet(c.send(m.Raw))
@@ -87,11 +86,20 @@ func (c *call) fetch(desc v1.Descriptor) (berth.Manifest, error) {
 	return c.repo.FetchManifest(c.r.Context(), string(desc.Digest), nil)
 }
 
-func (c *call) pulledTag() []string {
+// askedTag is the tag that a manifest is asked for by, or empty.
+func (c *call) askedTag() string {
 	if ocirequest.IsDigest(c.req.Reference) {
-		return nil
+		return ""
 	}
-	return []string{c.req.Reference}
+	return c.req.Reference
+}
+
+// askedTags is that tag, if there is one.
+func (c *call) askedTags() []string {
+	if tag := c.askedTag(); tag != "" {
+		return []string{tag}
+	}
+	return nil
 }
 
 // notePull lets the registry's watchers know before any byte is sent: what a client has got was told.
@@ -99,8 +107,7 @@ func (c *call) notePull(desc v1.Descriptor) {
 	if c.pulls == nil {
 		return
 	}
-	tag := strings.Join(c.pulledTag(), "") // one or none
-	if err := c.pulls.Pulled(c.r.Context(), c.req.Repository, desc, tag); err != nil {
+	if err := c.pulls.Pulled(c.r.Context(), c.req.Repository, desc, c.askedTag()); err != nil {
 		c.opts.Logger.Warn("a pull is not among the events", "repository", c.req.Repository, "reference", c.req.Reference, "err", err)
 	}
 }
@@ -250,7 +257,7 @@ func subjectOf(raw []byte) digest.Digest {
 
 // manifestDelete removes a manifest, or, where the reference is a tag, the tag alone.
 func (c *call) manifestDelete() error {
-	event := Event{Kind: Deleted, Tags: c.pulledTag()}
+	event := Event{Kind: Deleted, Tags: c.askedTags()}
 	var err error
 	if event.Tags == nil {
 		event.Descriptor.Digest = digest.Digest(c.req.Reference)

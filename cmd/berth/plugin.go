@@ -13,7 +13,6 @@ import (
 	"github.com/berthoci/berth/host"
 	"github.com/berthoci/berth/plugin"
 	"github.com/berthoci/berth/sdk"
-	"github.com/berthoci/berth/sdk/embedded"
 )
 
 // owner finds the process that serves the layout. Nil: there is none, which is no error.
@@ -257,7 +256,7 @@ func (a *app) printEndpoint(e sdk.Endpoint) error {
 		BuildkitTOML   string `json:"buildkitToml"`
 		RegistriesConf string `json:"registriesConf"`
 		Version        string `json:"version"`
-	}{e, string(e.DockerConfig()), e.HostsTOML(), e.BuildkitTOML(), e.RegistriesConf(), embedded.Version()}
+	}{e, string(e.DockerConfig()), e.HostsTOML(), e.BuildkitTOML(), e.RegistriesConf(), plugin.Version()}
 	lines := []string{"url       " + e.URL}
 	if e.Password != "" {
 		lines = append(lines, "username  "+e.Username, "password  "+e.Password)

@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/berthoci/berth/host"
+	"github.com/berthoci/berth/plugin"
 	"github.com/berthoci/berth/sdk"
-	"github.com/berthoci/berth/sdk/embedded"
 	"github.com/berthoci/berth/sdk/pin"
 )
 
@@ -35,7 +35,7 @@ func (a *app) root() *cobra.Command {
 		Use:           "berth",
 		Short:         "An OCI registry for build tools",
 		Long:          "berth serves an OCI image layout directory as a registry, brings images in and out of it,\npins their digests, and syncs selected tags to remote registries.",
-		Version:       embedded.Version(),
+		Version:       plugin.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRun: func(*cobra.Command, []string) {
@@ -125,7 +125,7 @@ func (a *app) options() *sdk.Options {
 		Launcher:    host.Self(),
 		IdleTimeout: a.idleTimeout.option(),
 		PlainHTTP:   a.plainHTTP,
-		UserAgent:   "berth/" + embedded.Version(),
+		UserAgent:   "berth/" + plugin.Version(),
 		Logger:      a.teller(),
 	}
 }

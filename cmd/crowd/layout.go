@@ -11,6 +11,7 @@ import (
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/ocilayout"
 )
 
@@ -47,12 +48,15 @@ func (r *round) judgeLayout(ctx context.Context) error {
 }
 
 func judgeImage(ctx context.Context, layout *ocilayout.Layout, name, digest string) error {
-	repository, tag := split(name)
-	repo, err := layout.Repository(repository)
+	ref, err := berth.ParseReference(name)
 	if err != nil {
 		return err
 	}
-	desc, err := repo.Resolve(ctx, tag)
+	repo, err := layout.Repository(ref.Repository)
+	if err != nil {
+		return err
+	}
+	desc, err := repo.Resolve(ctx, ref.Tag)
 	if err != nil {
 		return fmt.Errorf("%s was pushed, and is lost: %w", name, err)
 	}
@@ -60,15 +64,6 @@ func judgeImage(ctx context.Context, layout *ocilayout.Layout, name, digest stri
 		return fmt.Errorf("%s is %s, and %s was pushed", name, desc.Digest, digest)
 	}
 	return nil
-}
-
-func split(name string) (repository, tag string) {
-	for i := len(name) - 1; i >= 0; i-- {
-		if name[i] == ':' {
-			return name[:i], name[i+1:]
-		}
-	}
-	return name, ""
 }
 
 // named are the tags that index.json names.

@@ -81,5 +81,8 @@ func program(t *testing.T, name string) string {
 	if name == hostCommand || name == proberCommand {
 		return os.Args[0]
 	}
+	if filepath.IsAbs(name) { // that a test has built for itself
+		return name
+	}
 	return filepath.Join(binaries, name)
 }

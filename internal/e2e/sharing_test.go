@@ -75,8 +75,9 @@ func TestBuildsOfDifferentProtocols(t *testing.T) {
 	} {
 		t.Run("host "+c.host+", registry "+c.plugin, func(t *testing.T) {
 			layout := filepath.Join(t.TempDir(), "layout")
-			mustRun(t, tools[c.plugin], "-layout", layout, "-idle-timeout", "1m", "app/first:v1")
-			t.Cleanup(func() { mustRun(t, berths[c.host], "stop", "--layout", layout) }) // any version understands that
+			s := newShell(t)
+			s.must(tools[c.plugin], "-layout", layout, "-idle-timeout", "1m", "app/first:v1")
+			defer s.must(berths[c.host], "stop", "--layout", layout) // any version understands that
 			said, err := exec.Command(tools[c.host], "-layout", layout, "app/second:v1").CombinedOutput()
 			judgeMeeting(t, c.share, c.host, c.plugin, "berth stop --layout "+layout, string(said), err)
 
@@ -101,13 +102,6 @@ func judgeMeeting(t *testing.T, share bool, host, plugin, wayOut, said string, e
 		if !strings.Contains(said, part) || strings.Count(said, "\n") != 1 {
 			t.Errorf("%q does not tell %q in one line", said, part)
 		}
-	}
-}
-
-func mustRun(t *testing.T, program string, args ...string) {
-	t.Helper()
-	if said, err := exec.Command(program, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s %q: %v\n%s", program, args, err, said)
 	}
 }
 

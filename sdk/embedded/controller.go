@@ -51,9 +51,12 @@ type controller struct {
 	claimed chan struct{} // closed when who started this process has a lease
 }
 
-// newController opens the layout. What it logs goes to log until the first lease. Collections may be asked to leave
-// what was used within grace, at the longest.
+// newController opens the layout, for a kind of process, unless a key makes it private. What it logs goes to log
+// until the first lease. Collections may be asked to leave what was used within grace, at the longest.
 func newController(ctx context.Context, cfg plugin.Config, kind string, log slog.Handler, grace time.Duration) (*controller, error) {
+	if cfg.Key != "" {
+		kind = plugin.KindPrivate
+	}
 	logs := newFanout(log)
 	c := &controller{cfg: cfg, kind: kind, started: time.Now(), logs: logs, log: slog.New(logs), claimed: make(chan struct{})}
 	var err error

@@ -85,11 +85,7 @@ func startPlugin(ctx context.Context, cfg plugin.Config, log slog.Handler) (*con
 	if err := plugin.Meet(host, plugin.Here(), "install the berth binary that belongs to the program, or update the program"); err != nil {
 		return nil, err
 	}
-	kind := plugin.KindPlugin
-	if cfg.Key != "" {
-		kind = plugin.KindPrivate
-	}
-	c, err := newController(ctx, cfg, kind, log, DefaultGrace)
+	c, err := newController(ctx, cfg, plugin.KindPlugin, log, DefaultGrace)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +125,3 @@ func (c *controller) endWith(pipe io.Reader) {
 	io.Copy(io.Discard, pipe)
 	c.use.finish()
 }
-
-// Version is the module's version in this binary: "v1.2.3", or "devel" where it was built from a
-// working tree.
-func Version() string { return plugin.Version() }

@@ -10,10 +10,9 @@ import (
 // fanout is a log handler whose records go to all who listen at the time, and to a first one as long as nobody
 // else does.
 type fanout struct {
-	first slog.Handler
-
-	mu        sync.Mutex // guards the field below, which is replaced and never changed
-	listeners []*slog.Logger
+	mu        sync.Mutex // guards the fields below
+	first     slog.Handler
+	listeners []*slog.Logger // is replaced, and never changed
 }
 
 func newFanout(first slog.Handler) *fanout { return &fanout{first: first} }
@@ -48,22 +47,14 @@ func (f *fanout) Enabled(ctx context.Context, level slog.Level) bool {
 	return slices.ContainsFunc(f.handlers(), func(h slog.Handler) bool { return h.Enabled(ctx, level) })
 }
 
-func (f *fanout) Handle(ctx context.Context, r slog.Record) error {
-	for _, h := range f.handlers() {
-		if h.Enabled(ctx, r.Level) {
-			h.Handle(ctx, r.Clone())
-		}
-	}
-	return nil
-}
+// asItIs is a fanout as a handler that adds nothing.
+func (f *fanout) asItIs() wrapped { return wrapped{f, func(h slog.Handler) slog.Handler { return h }} }
 
-func (f *fanout) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return wrapped{f, func(h slog.Handler) slog.Handler { return h.WithAttrs(attrs) }}
-}
+func (f *fanout) Handle(ctx context.Context, r slog.Record) error { return f.asItIs().Handle(ctx, r) }
 
-func (f *fanout) WithGroup(name string) slog.Handler {
-	return wrapped{f, func(h slog.Handler) slog.Handler { return h.WithGroup(name) }}
-}
+func (f *fanout) WithAttrs(attrs []slog.Attr) slog.Handler { return f.asItIs().WithAttrs(attrs) }
+
+func (f *fanout) WithGroup(name string) slog.Handler { return f.asItIs().WithGroup(name) }
 
 // wrapped is a fanout whose handlers are given something more.
 type wrapped struct {

@@ -21,11 +21,7 @@ type inProcess struct {
 
 // Launch returns when the layout is open. Others are let in when the first lease has what it came for.
 func (p inProcess) Launch(ctx context.Context, start host.Start) (host.Plugin, error) {
-	kind := plugin.KindProgram
-	if start.Key != "" {
-		kind = plugin.KindPrivate
-	}
-	c, err := newController(ctx, start.Config, kind, start.Logger.Handler(), p.grace)
+	c, err := newController(ctx, start.Config, plugin.KindProgram, start.Logger.Handler(), p.grace)
 	if err != nil {
 		if start.Lock != nil {
 			start.Lock.Close()

@@ -24,7 +24,6 @@ const loopback = "127.0.0.1:0"
 type site struct {
 	endpoint plugin.Endpoint
 	servers  []*httpServer
-	sockets  *socketPlace
 	serving  sync.WaitGroup
 }
 
@@ -73,14 +72,13 @@ func (c *controller) bind(s *site, opts plugin.ListenOptions, view *server.Optio
 	if opts.Socket == "" {
 		return nil
 	}
-	if s.sockets, err = newSocketPlace(c.cfg.Layout, opts.Socket); err != nil {
+	if s.endpoint.Socket, err = socketPath(c.cfg.Layout, opts.Socket); err != nil {
 		return err
 	}
-	socket, err := s.sockets.listen()
+	socket, err := listenSocket(s.endpoint.Socket)
 	if err != nil {
 		return err
 	}
-	s.endpoint.Socket = s.sockets.path
 	s.serve(newHTTPServer(c.layout, view), socket)
 	return nil
 }
@@ -99,8 +97,8 @@ func (s *site) close() error {
 	}
 	ending.Wait()
 	s.serving.Wait()
-	if s.sockets != nil {
-		errs = append(errs, s.sockets.remove())
+	if s.endpoint.Socket != "" {
+		errs = append(errs, removeSocket(s.endpoint.Socket))
 	}
 	return errors.Join(errs...)
 }
@@ -158,11 +156,6 @@ func authorizer(opts plugin.ListenOptions) (server.Authorizer, error) {
 	return nil, nil
 }
 
-// socketPlace is where a Unix socket for HTTP lies: in the control directory, or, where that has too long a path
-// for clients to name, in a directory of this user below the system's temporary one. The same id leads to the same
-// path, also after a crash.
-type socketPlace struct{ path string }
-
 const (
 	socketPrefix = "http-"
 	// maxSocketPath is how long the path of a socket may be on all systems, in bytes, with the zero at its end.
@@ -171,13 +164,16 @@ const (
 	letters       = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
 
-func newSocketPlace(layout, id string) (*socketPlace, error) {
+// socketPath is where a Unix socket for HTTP lies: in the control directory, or, where that has too long a path
+// for clients to name, in a directory of this user below the system's temporary one. The same id leads to the same
+// path, also after a crash.
+func socketPath(layout, id string) (string, error) {
 	if len(id) > maxSocketName || strings.Trim(id, letters) != "" {
-		return nil, fmt.Errorf("socket name %.50q: want up to %d letters and digits", id, maxSocketName)
+		return "", fmt.Errorf("socket name %.50q: want up to %d letters and digits", id, maxSocketName)
 	}
 	name := socketPrefix + id + ".sock"
 	if path := filepath.Join(layout, control.Dir, name); len(path) < maxSocketPath {
-		return &socketPlace{path}, nil
+		return path, nil
 	}
 	folder := os.TempDir()
 	if len(folder) > maxSocketPath/2-maxSocketName {
@@ -185,21 +181,21 @@ func newSocketPlace(layout, id string) (*socketPlace, error) {
 	}
 	dir := filepath.Join(folder, fmt.Sprint("berth-", os.Getuid()))
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, fmt.Errorf("socket for clients: %w", err)
+		return "", fmt.Errorf("socket for clients: %w", err)
 	}
-	return &socketPlace{filepath.Join(dir, name)}, control.CheckPrivate(dir)
+	return filepath.Join(dir, name), control.CheckPrivate(dir)
 }
 
-// listen lets in who can reach the socket: this user and root. What a registry has left there that was killed is
-// replaced.
-func (p *socketPlace) listen() (net.Listener, error) {
-	err := p.remove()
+// listenSocket lets in who can reach the socket: this user and root. What a registry has left there that was killed
+// is replaced.
+func listenSocket(path string) (net.Listener, error) {
+	err := removeSocket(path)
 	var listener net.Listener
 	if err == nil {
-		listener, err = net.Listen("unix", p.path)
+		listener, err = net.Listen("unix", path)
 	}
 	if err == nil {
-		err = os.Chmod(p.path, 0o600)
+		err = os.Chmod(path, 0o600)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("socket for clients: %w", err)
@@ -207,8 +203,8 @@ func (p *socketPlace) listen() (net.Listener, error) {
 	return listener, nil
 }
 
-func (p *socketPlace) remove() error {
-	if err := os.Remove(p.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+func removeSocket(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return nil

@@ -12,7 +12,7 @@ const firstLease = 3 * time.Second
 
 // use counts who needs a plugin, and is over when nobody has for a while, or when it is finished.
 type use struct {
-	over chan struct{}
+	over chan struct{} // closed when it is, with mu held
 
 	mu      sync.Mutex // guards the fields below
 	users   int
@@ -21,8 +21,7 @@ type use struct {
 	stays   time.Duration // without users, from now on
 	first   time.Duration // what stays was at the start
 	timer   *time.Timer
-	turn    int // counts beginnings: a timer of an earlier turn has nothing to say
-	ended   bool
+	turn    int  // counts beginnings: a timer of an earlier turn has nothing to say
 	stopped bool // because that was asked for
 }
 
@@ -45,7 +44,7 @@ func newUse(idleTimeout time.Duration, idles bool, isMoved func() bool) *use {
 func (u *use) begin() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.ended {
+	if u.isOver() {
 		return plugin.ErrEnding
 	}
 	u.users++
@@ -68,7 +67,7 @@ func (u *use) stay(d time.Duration) {
 func (u *use) end() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.users--; u.users > 0 || !u.idles || u.ended {
+	if u.users--; u.users > 0 || !u.idles || u.isOver() {
 		return
 	}
 	d := u.stays
@@ -96,9 +95,7 @@ func (u *use) expireAfter(d time.Duration) *time.Timer {
 func (u *use) stop() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !u.ended {
-		u.stopped = true
-	}
+	u.stopped = u.stopped || !u.isOver()
 	u.finishLocked()
 }
 
@@ -119,17 +116,12 @@ func (u *use) finishLocked() {
 	if u.timer != nil {
 		u.timer.Stop()
 	}
-	if !u.ended {
-		u.ended = true
+	if !u.isOver() {
 		close(u.over)
 	}
 }
 
-func (u *use) isOver() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.ended
-}
+func (u *use) isOver() bool { return isClosed(u.over) }
 
 // timeout is how long the plugin would stay now without a user.
 func (u *use) timeout() time.Duration {
