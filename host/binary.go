@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -78,7 +79,7 @@ func findBinary(name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("berth binary %q: %w; install it, or name its path", name, errors.Unwrap(err))
 	}
-	return path, nil
+	return filepath.Abs(path) // it is started from another directory
 }
 
 type binary struct{ find func() (string, error) }

@@ -212,6 +212,17 @@ func TestCloseLeavesAWholeLayout(t *testing.T) {
 	}
 }
 
+func TestABinaryWithARelativePath(t *testing.T) {
+	own, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(filepath.Dir(own))
+	for _, private := range []bool{false, true} {
+		openSession(t, launch{host.Binary("." + string(filepath.Separator) + filepath.Base(own)), private}, t.TempDir())
+	}
+}
+
 func TestABinaryThatIsNoPlugin(t *testing.T) {
 	dir := t.TempDir()
 	script := filepath.Join(dir, "berth")
