@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/berthoci/berth/internal/control"
@@ -38,7 +39,7 @@ func dial(ctx context.Context, layout string) (*plugin.Connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	return plugin.Connect(conn)
+	return plugin.Connect(conn, func(ctx context.Context) (net.Conn, error) { return control.Dial(ctx, layout) }), nil
 }
 
 // Attach finds the process that owns a layout, whether that is a plugin, a program that has berth in

@@ -3,12 +3,14 @@ package plugin
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/berthoci/berth/plugin/internal/controlpb"
@@ -31,7 +33,7 @@ type ControlServer struct {
 func ServeControl(listener net.Listener, c Controller) *ControlServer {
 	s := &ControlServer{stub: newStub(c), calls: &callers{Listener: listener, open: map[*caller]bool{}}, served: make(chan struct{})}
 	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.WaitForHandlers(true),
-		grpc.ConnectionTimeout(greetingTime))
+		grpc.ConnectionTimeout(greetingTime), grpc.Creds(sorter{insecure.NewCredentials(), s.stub}))
 	controlpb.RegisterControlServer(s.grpc, s.stub)
 	go func() {
 		defer close(s.served)
@@ -61,6 +63,30 @@ func (s *ControlServer) Shutdown(ctx context.Context) {
 
 // greetingTime is how long a caller may take to greet, as HTTP/2 has it.
 const greetingTime = 10 * time.Second
+
+// sorter looks what a connection is for, where gRPC lets others negotiate about security: in a goroutine of the
+// connection's own, for which Shutdown waits.
+type sorter struct {
+	credentials.TransportCredentials
+	stub *stub
+}
+
+func (s sorter) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	var purpose [1]byte
+	if _, err := io.ReadFull(conn, purpose[:]); err != nil {
+		return nil, nil, err
+	}
+	switch purpose[0] {
+	case forCalls:
+		return s.TransportCredentials.ServerHandshake(conn)
+	case forLease:
+		s.stub.serveLease(conn)
+		return nil, nil, credentials.ErrConnDispatched
+	}
+	return nil, nil, fmt.Errorf("a connection for %q", purpose)
+}
+
+func (s sorter) Clone() credentials.TransportCredentials { return s }
 
 // callers are the connections of a listener.
 type callers struct {
@@ -107,36 +133,4 @@ func (c *caller) Close() error {
 	delete(c.all.open, c)
 	c.all.mu.Unlock()
 	return c.Conn.Close()
-}
-
-// Connection is a Controller at the other end of a connection.
-type Connection struct {
-	Controller
-	grpc *grpc.ClientConn
-	conn net.Conn
-}
-
-// Connect talks over a connection, which it takes over, to what ServeControl answers at its other end.
-// When the other end is gone, calls return ErrGone, and leases are done.
-func Connect(conn net.Conn) (*Connection, error) {
-	var used atomic.Bool
-	client, err := grpc.NewClient("passthrough:///berth", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithIdleTimeout(0), // this connection is the only one
-		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
-			if used.Swap(true) {
-				return nil, ErrGone
-			}
-			return conn, nil
-		}))
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	return &Connection{Controller: newClient(client), grpc: client, conn: conn}, nil
-}
-
-// Close ends the connection, and with it all that is under way on it.
-func (c *Connection) Close() error {
-	err := c.grpc.Close()
-	c.conn.Close() // in case that nothing was ever said
-	return err
 }

@@ -3,7 +3,10 @@ package plugin
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,14 +27,14 @@ func serveControl(t *testing.T, c Controller) (*ControlServer, *Connection) {
 
 func dialControl(t *testing.T, at net.Addr) *Connection {
 	t.Helper()
-	conn, err := net.Dial(at.Network(), at.String())
+	more := func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, at.Network(), at.String())
+	}
+	conn, err := more(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	connection, err := Connect(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	connection := Connect(conn, more)
 	t.Cleanup(func() { connection.Close() })
 	return connection
 }
@@ -114,15 +117,66 @@ func TestShutdownLetsCallsFinishUntilItsContextEnds(t *testing.T) {
 
 func TestAConnectionThatNeverSpeaksIsClosed(t *testing.T) {
 	near, far := net.Pipe()
-	c, err := Connect(near)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Close(); err != nil {
+	if err := Connect(near, nil).Close(); err != nil {
 		t.Error(err)
 	}
 	far.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := far.Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want its end", err)
+	}
+}
+
+// A lease that its plugin does not end is cut off with the calls.
+func TestShutdownCutsALease(t *testing.T) {
+	f := newFake()
+	server, c := serveControl(t, f)
+	lease, err := c.Lease(t.Context(), LeaseOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	server.Shutdown(ctx)
+	wait(t, f.lease.gone, "the plugin's lease")
+	wait(t, lease.Done(), "the host's lease")
+	if err := lease.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Who says what nobody understands is not listened to any longer, and others are.
+func TestConnectionsForSomethingElseAreClosed(t *testing.T) {
+	server, c := serveControl(t, newFake())
+	at := server.calls.Addr()
+	for name, said := range map[string]string{
+		"HTTP":              "GET / HTTP/1.1\r\n\r\n",
+		"no lease":          "L\x03abc",
+		"too large a lease": "L\xff\xff\xff\xff\x7f",
+		"no calls":          "C" + strings.Repeat("x", 100),
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial(at.Network(), at.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(time.Minute))
+			if _, err := conn.Write([]byte(said)); err != nil {
+				t.Fatal(err)
+			}
+			if answer, err := io.ReadAll(conn); errors.Is(err, os.ErrDeadlineExceeded) || len(answer) > 1<<10 {
+				t.Errorf("got %q, %v", answer, err)
+			}
+		})
+	}
+	if _, err := c.Hello(t.Context()); err != nil {
+		t.Error(err)
+	}
+	lease, err := c.Lease(t.Context(), LeaseOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lease.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -59,14 +58,10 @@ func (s *stub) Flush(ctx context.Context, _ *controlpb.FlushRequest) (*controlpb
 }
 
 // client is the host's side.
-type client struct{ control controlpb.ControlClient }
-
-func newClient(conn *grpc.ClientConn) *client {
-	return &client{control: controlpb.NewControlClient(conn)}
-}
+type client struct{ *links }
 
 func (c *client) Hello(ctx context.Context) (Info, error) {
-	resp, err := c.control.Hello(ctx, &controlpb.HelloRequest{})
+	resp, err := c.control().Hello(ctx, &controlpb.HelloRequest{})
 	if err != nil {
 		return Info{}, fromStatus(ctx, err)
 	}
@@ -74,12 +69,12 @@ func (c *client) Hello(ctx context.Context) (Info, error) {
 }
 
 func (c *client) Flush(ctx context.Context) error {
-	_, err := c.control.Flush(ctx, &controlpb.FlushRequest{})
+	_, err := c.control().Flush(ctx, &controlpb.FlushRequest{})
 	return fromStatus(ctx, err)
 }
 
 func (c *client) Status(ctx context.Context) (Status, error) {
-	resp, err := c.control.Status(ctx, &controlpb.StatusRequest{})
+	resp, err := c.control().Status(ctx, &controlpb.StatusRequest{})
 	if err != nil {
 		return Status{}, fromStatus(ctx, err)
 	}
@@ -87,7 +82,7 @@ func (c *client) Status(ctx context.Context) (Status, error) {
 }
 
 func (c *client) Drain(ctx context.Context) error {
-	_, err := c.control.Drain(ctx, &controlpb.DrainRequest{})
+	_, err := c.control().Drain(ctx, &controlpb.DrainRequest{})
 	return fromStatus(ctx, err)
 }
 

@@ -7,28 +7,43 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/plugin/internal/controlpb"
 )
 
-type leaseServer = grpc.BidiStreamingServer[controlpb.LeaseRequest, controlpb.LeaseEvent]
+// serveLease answers a connection with a lease, and closes it when that has ended.
+func (s *stub) serveLease(conn net.Conn) {
+	var listening sync.WaitGroup
+	defer listening.Wait()
+	defer conn.Close()
+	wire, req := newWire(conn), &controlpb.LeaseRequest{}
+	err := wire.receive(req)
+	if err == nil {
+		conn.SetDeadline(time.Time{})
+		ctx, gone := context.WithCancel(context.Background())
+		listening.Go(func() {
+			defer gone()
+			wire.receive(&controlpb.LeaseRequest{}) // that the host is done, at the latest when the connection is closed
+		})
+		err = s.hold(ctx, wire, req)
+	}
+	wire.send(leaseEnded(err)) // to one who may be gone
+}
 
-// Lease holds the lease for as long as the stream is open.
-func (s *stub) Lease(stream leaseServer) error {
-	req, err := stream.Recv()
+// hold holds a lease until its host is done or gone, as the context tells, or the lease has ended.
+func (s *stub) hold(ctx context.Context, wire *wire, req *controlpb.LeaseRequest) error {
+	logs := newRecords()
+	lease, err := s.lease(ctx, req, logs)
 	if err != nil {
 		return err
-	}
-	logs := newRecords()
-	lease, err := s.lease(stream.Context(), req, logs)
-	if err != nil {
-		return toStatus(err)
 	}
 	id := s.enter(lease)
 	defer s.leave(id)
@@ -37,24 +52,27 @@ func (s *stub) Lease(stream leaseServer) error {
 	if req.Listen != nil {
 		begun.Listen = endpointToProto(grant.Endpoint)
 	}
-	err = stream.Send(&controlpb.LeaseEvent{Event: &controlpb.LeaseEvent_Begun{Begun: begun}})
+	err = wire.send(&controlpb.LeaseEvent{Event: &controlpb.LeaseEvent_Begun{Begun: begun}})
 	if err == nil {
-		err = attend(stream, lease, logs)
+		err = attend(ctx, wire, lease, logs)
 	}
 	err = errors.Join(err, lease.Close())
-	bye(stream, lease)
-	return toStatus(err)
+	if isClosed(lease.Ending()) {
+		wire.send(leaseEnding(lease)) // the plugin may end with its last lease
+	}
+	return err
 }
 
 func leaseEnding(lease Lease) *controlpb.LeaseEvent {
 	return &controlpb.LeaseEvent{Event: &controlpb.LeaseEvent_Ending{Ending: &controlpb.LeaseEnding{Stopped: lease.Stopped()}}}
 }
 
-// bye tells the host of the last lease if the plugin ends with that.
-func bye(stream leaseServer, lease Lease) {
-	if isClosed(lease.Ending()) {
-		stream.Send(leaseEnding(lease)) // to one who may be gone
+func leaseEnded(err error) *controlpb.LeaseEvent {
+	ended := &controlpb.LeaseEnded{}
+	if err != nil {
+		ended.Message, ended.Code = text(err.Error()), berth.Code(err)
 	}
+	return &controlpb.LeaseEvent{Event: &controlpb.LeaseEvent_Ended{Ended: ended}}
 }
 
 func isClosed(c <-chan struct{}) bool {
@@ -79,23 +97,14 @@ func (s *stub) lease(ctx context.Context, req *controlpb.LeaseRequest, logs *rec
 	return s.controller.Lease(ctx, leaseOptionsFromProto(req, logs))
 }
 
-// attend sends what the host of a lease is to know, until the host has closed its side, or is gone, or the
-// lease has ended.
-func attend(stream leaseServer, lease Lease, logs *records) error {
-	closed := make(chan error, 1)
-	go func() {
-		_, err := stream.Recv() // there is nothing more to come; returns when this call has ended
-		closed <- err
-	}()
+// attend sends what the host of a lease is to know for as long as hold holds it.
+func attend(ctx context.Context, wire *wire, lease Lease, logs *records) error {
 	ending := lease.Ending()
 	for {
 		event := &controlpb.LeaseEvent{}
 		select {
-		case err := <-closed:
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
+		case <-ctx.Done():
+			return nil
 		case <-lease.Done():
 			return nil
 		case <-ending:
@@ -104,7 +113,7 @@ func attend(stream leaseServer, lease Lease, logs *records) error {
 		case record := <-logs.queue:
 			event.Event = &controlpb.LeaseEvent_Log{Log: record}
 		}
-		if err := stream.Send(event); err != nil {
+		if err := wire.send(event); err != nil {
 			return err
 		}
 	}
@@ -129,7 +138,7 @@ func (s *stub) Listen(ctx context.Context, req *controlpb.ListenRequest) (*contr
 	lease := s.leases[req.GetLeaseId()]
 	s.mu.Unlock()
 	if lease == nil {
-		return nil, status.Error(codes.NotFound, "no such lease")
+		return nil, status.Error(codes.Unavailable, "no such lease") // it was of an owner before this one
 	}
 	endpoint, err := lease.Listen(ctx, listenOptionsFromProto(req))
 	if err != nil {
@@ -149,20 +158,21 @@ func (s *stub) Hold(ctx context.Context, req *controlpb.HoldRequest) (*controlpb
 // closingTime is how long a plugin may take for requests that are under way, and its files, when a lease ends.
 const closingTime = 30 * time.Second
 
-type leaseClient = grpc.BidiStreamingClient[controlpb.LeaseRequest, controlpb.LeaseEvent]
-
 // Lease takes a lease in one round trip.
 func (c *client) Lease(ctx context.Context, opts LeaseOptions) (Lease, error) {
-	held, end := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, end)
-	l := &clientLease{client: c, opts: opts, end: end, ending: make(chan struct{}), done: make(chan struct{})}
-	err := l.begin(held)
-	if !stop() && err == nil {
-		err = ctx.Err()
-	}
+	conn, err := c.dial(ctx, forLease)
 	if err != nil {
-		end()
-		return nil, fromStatus(ctx, unexpected(err))
+		return nil, err
+	}
+	l := &clientLease{client: c, opts: opts, wire: newWire(conn), ending: make(chan struct{}), done: make(chan struct{})}
+	stop := context.AfterFunc(ctx, l.cut)
+	err = l.begin()
+	if !stop() || err != nil {
+		l.cut()
+		if ctx.Err() != nil { // which has cut it
+			err = ctx.Err()
+		}
+		return nil, err
 	}
 	go l.watch()
 	return l, nil
@@ -172,42 +182,59 @@ func (c *client) Lease(ctx context.Context, opts LeaseOptions) (Lease, error) {
 type clientLease struct {
 	client *client
 	opts   LeaseOptions
-	stream leaseClient
+	wire   *wire
 	begun  *controlpb.LeaseBegun
-	end    context.CancelFunc
 	ending chan struct{}
 	done   chan struct{}
 
 	stopped bool        // valid when ending is closed
-	result  error       // of the stream; valid when done is closed
+	result  error       // how the lease has ended; valid when done is closed
 	silent  atomic.Bool // the plugin has not answered in time
 }
 
 // begin sends the request and waits for what the lease begins with.
-func (l *clientLease) begin(ctx context.Context) (err error) {
-	if l.stream, err = l.client.control.Lease(ctx); err != nil {
-		return err
+func (l *clientLease) begin() error {
+	sent := l.wire.send(leaseOptionsToProto(l.opts))
+	event, err := l.next()
+	if err != nil {
+		return err // which is the reason, if the plugin has given one before it closed the connection
 	}
-	if err := l.stream.Send(leaseOptionsToProto(l.opts)); err != nil && !errors.Is(err, io.EOF) { // whose reason is what is received
-		return err
-	}
-	for l.begun == nil {
-		event, err := l.stream.Recv()
-		if err != nil {
-			return err
-		}
-		l.begun = event.GetBegun()
-	}
-	return nil
+	l.begun = event.GetBegun()
+	return sent
 }
 
-// watch returns when the stream ends: at the latest when the lease's context does.
+// next is what the plugin says next, or, where that is the end, how it ended: io.EOF where all is well.
+func (l *clientLease) next() (*controlpb.LeaseEvent, error) {
+	event := &controlpb.LeaseEvent{}
+	if err := l.wire.receive(event); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrGone, err)
+	}
+	if ended := event.GetEnded(); ended != nil {
+		return nil, endOf(ended)
+	}
+	return event, nil
+}
+
+func endOf(ended *controlpb.LeaseEnded) error {
+	switch {
+	case ended.GetCode() != "":
+		return &berth.Error{Code: ended.GetCode(), Message: ended.GetMessage()}
+	case ended.GetMessage() != "":
+		return errors.New(ended.GetMessage())
+	}
+	return io.EOF
+}
+
+// cut ends the lease without a word, and what waits for its events.
+func (l *clientLease) cut() { l.wire.conn.Close() }
+
+// watch returns when the lease has ended.
 func (l *clientLease) watch() {
 	defer close(l.done)
-	defer l.end()
+	defer l.cut()
 	announced := false
 	for {
-		event, err := l.stream.Recv()
+		event, err := l.next()
 		if err != nil {
 			l.result = err
 			return
@@ -230,7 +257,7 @@ func (l *clientLease) Grant() Grant {
 func (l *clientLease) Listen(ctx context.Context, opts ListenOptions) (Endpoint, error) {
 	req := listenOptionsToProto(&opts)
 	req.LeaseId = l.begun.GetLeaseId()
-	resp, err := l.client.control.Listen(ctx, req)
+	resp, err := l.client.control().Listen(ctx, req)
 	if err != nil {
 		return Endpoint{}, fromStatus(ctx, err)
 	}
@@ -245,24 +272,23 @@ func (l *clientLease) Done() <-chan struct{} { return l.done }
 
 // Close returns when the other end has closed what was open, or is gone, or does not answer.
 func (l *clientLease) Close() error {
-	l.stream.CloseSend()
+	l.wire.send(&controlpb.LeaseRequest{}) // to one who may be gone
 	defer time.AfterFunc(closingTime, func() {
 		l.silent.Store(true)
-		l.end()
+		l.cut()
 	}).Stop()
 	<-l.done
 	if l.silent.Load() {
 		return fmt.Errorf("process %d, which serves %s, has not answered for %v: what it has taken may not be in index.json yet", l.Grant().Plugin.PID, l.Grant().Plugin.Layout, closingTime)
 	}
-	err := fromStatus(context.Background(), l.result)
-	if errors.Is(l.result, io.EOF) || errors.Is(err, ErrGone) || errors.Is(err, context.Canceled) {
+	if errors.Is(l.result, io.EOF) || errors.Is(l.result, ErrGone) {
 		return nil // there is nothing left to close
 	}
-	return err
+	return l.result
 }
 
 func (c *client) Hold(ctx context.Context, pid int, opts LeaseOptions) (Endpoint, error) {
-	resp, err := c.control.Hold(ctx, &controlpb.HoldRequest{Pid: int64(pid), Lease: leaseOptionsToProto(opts)})
+	resp, err := c.control().Hold(ctx, &controlpb.HoldRequest{Pid: int64(pid), Lease: leaseOptionsToProto(opts)})
 	if err != nil {
 		return Endpoint{}, fromStatus(ctx, err)
 	}

@@ -95,7 +95,7 @@ func (c *client) GC(ctx context.Context, opts *berth.GCOptions) (berth.GCReport,
 	}
 	held, end := outlive(ctx, endingTime)
 	defer end()
-	stream, err := c.control.GC(held)
+	stream, err := c.control().GC(held)
 	if err == nil {
 		err = stream.Send(gcOptionsToProto(opts))
 	}
@@ -128,7 +128,7 @@ func outlive(ctx context.Context, by time.Duration) (context.Context, context.Ca
 func (c *client) Fsck(ctx context.Context, opts *berth.FsckOptions) (berth.FsckReport, error) {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	stream, err := c.control.Fsck(ctx, fsckOptionsToProto(opts))
+	stream, err := c.control().Fsck(ctx, fsckOptionsToProto(opts))
 	if err != nil {
 		return berth.FsckReport{}, fromStatus(ctx, err)
 	}
@@ -142,7 +142,7 @@ func (c *client) Fsck(ctx context.Context, opts *berth.FsckOptions) (berth.FsckR
 func (c *client) Checkout(ctx context.Context) (func(context.Context) error, error) {
 	held, end := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, end)
-	stream, err := c.control.Checkout(held)
+	stream, err := c.control().Checkout(held)
 	if err == nil {
 		_, err = stream.Recv()
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -97,7 +96,7 @@ var fullOptions = berth.GCOptions{
 func TestReportsCross(t *testing.T) {
 	f := newFake()
 	f.upkeep.gc, f.upkeep.fsck = fullGC, fullFsck
-	c, _ := connect(t, f)
+	c := connect(t, f)
 	gc, err := c.GC(t.Context(), &fullOptions)
 	if err != nil || !reflect.DeepEqual(gc, fullGC) || !reflect.DeepEqual(*f.upkeep.askedGC, fullOptions) {
 		t.Errorf("gc: got %+v, %v, asked %+v", gc, err, f.upkeep.askedGC)
@@ -127,7 +126,7 @@ func TestLongReportsCross(t *testing.T) {
 		crowd.References = append(crowd.References, fmt.Sprint("app/a:a-tag-with-a-name-that-is-not-short-at-all-", i))
 	}
 	f.upkeep.fsck.Problems = []berth.Problem{crowd}
-	c, _ := connect(t, f)
+	c := connect(t, f)
 	if gc, err := c.GC(t.Context(), nil); err != nil || !reflect.DeepEqual(gc, f.upkeep.gc) {
 		t.Errorf("gc: %d removals, %v", len(gc.Tags), err)
 	}
@@ -139,7 +138,7 @@ func TestLongReportsCross(t *testing.T) {
 func TestTextThatIsNotUTF8Crosses(t *testing.T) {
 	f := newFake()
 	f.upkeep.fsck.Problems = []berth.Problem{{Detail: "open /\xff"}}
-	c, _ := connect(t, f)
+	c := connect(t, f)
 	if got, err := c.Fsck(t.Context(), nil); err != nil || got.Problems[0].Detail != "open /\uFFFD" {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -149,7 +148,7 @@ func TestTextThatIsNotUTF8Crosses(t *testing.T) {
 func TestACollectionThatFailsTellsWhatItDid(t *testing.T) {
 	f := newFake()
 	f.upkeep.gc, f.upkeep.gcErr = fullGC, fmt.Errorf("remove: %w", berth.ErrDenied)
-	c, _ := connect(t, f)
+	c := connect(t, f)
 	if got, err := c.GC(t.Context(), nil); !errors.Is(err, berth.ErrDenied) || !reflect.DeepEqual(got, fullGC) {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -158,7 +157,7 @@ func TestACollectionThatFailsTellsWhatItDid(t *testing.T) {
 func TestACollectionThatIsCancelledTellsWhatItDid(t *testing.T) {
 	f := newFake()
 	f.upkeep.gc, f.upkeep.hangs = fullGC, make(chan struct{})
-	c, _ := connect(t, f)
+	c := connect(t, f)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		<-f.upkeep.hangs
@@ -176,7 +175,7 @@ func TestACheckoutEndsWithItsResult(t *testing.T) {
 	for _, result := range []error{nil, fmt.Errorf("index.json: %w", berth.ErrLayoutInvalid)} {
 		f := newFake()
 		f.checkout.result = result
-		c, _ := connect(t, f)
+		c := connect(t, f)
 		ctx, cancel := context.WithCancel(t.Context())
 		done, err := c.Checkout(ctx)
 		if err != nil {
@@ -200,9 +199,9 @@ func TestACheckoutEndsWithItsResult(t *testing.T) {
 // Whichever way a client goes, what it did to the directory is taken in, and not with a context that
 // has ended.
 func TestACheckoutEndsWithItsClient(t *testing.T) {
-	for way, leave := range map[string]func(done func(context.Context) error, conn *grpc.ClientConn){
-		"it dies": func(_ func(context.Context) error, conn *grpc.ClientConn) { conn.Close() },
-		"it does not wait": func(done func(context.Context) error, _ *grpc.ClientConn) {
+	for way, leave := range map[string]func(done func(context.Context) error, conn *Connection){
+		"it dies": func(_ func(context.Context) error, c *Connection) { c.Close() },
+		"it does not wait": func(done func(context.Context) error, _ *Connection) {
 			ctx, cancel := context.WithCancel(context.Background())
 			cancel()
 			if err := done(ctx); err != nil && !errors.Is(err, context.Canceled) {
@@ -212,12 +211,12 @@ func TestACheckoutEndsWithItsClient(t *testing.T) {
 	} {
 		t.Run(way, func(t *testing.T) {
 			f := newFake()
-			c, conn := connect(t, f)
+			c := connect(t, f)
 			done, err := c.Checkout(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			leave(done, conn)
+			leave(done, c)
 			wait(t, f.checkout.ended, "the checkout")
 			if f.checkout.ctxErr != nil {
 				t.Errorf("it ended with %v", f.checkout.ctxErr)

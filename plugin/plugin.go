@@ -1,5 +1,6 @@
 // Package plugin is the control plane between hosts and the process that serves a layout: Go types
-// in, Go types out, gRPC between them, and go-plugin for the launch and the handshake.
+// in, Go types out, gRPC between them, and go-plugin for the launch and the handshake. A lease is a connection
+// without gRPC, which is all that most hosts need.
 //
 // Who serves a layout implements [Controller] and answers with [ServeControl] at the layout's control
 // socket; a host gets a Controller there from [Connect]. What crosses is control only. Blobs travel over

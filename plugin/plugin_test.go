@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"net"
 	"reflect"
 	"strconv"
 	"strings"
@@ -17,13 +16,10 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/internal/control"
-	"github.com/berthoci/berth/plugin/internal/controlpb"
 )
 
 // fake is a controller that a test decides about.
@@ -116,28 +112,26 @@ func (l *fakeLease) Close() error {
 	return l.err
 }
 
-// connect joins a controller and its client by a connection in memory.
-func connect(t *testing.T, c Controller) (Controller, *grpc.ClientConn) {
+// connect joins a controller and its client by connections in memory.
+func connect(t *testing.T, c Controller) *Connection {
 	t.Helper()
 	listener := bufconn.Listen(1 << 16)
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
-	controlpb.RegisterControlServer(server, newStub(c))
-	go server.Serve(listener)
-	conn, err := grpc.NewClient("passthrough:///x", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	server := ServeControl(listener, c)
+	conn, err := listener.Dial()
 	if err != nil {
 		t.Fatal(err)
 	}
+	connection := Connect(conn, listener.DialContext)
 	t.Cleanup(func() {
-		conn.Close()
-		server.Stop()
+		connection.Close()
+		shutdown(server)
 	})
-	return newClient(conn), conn
+	return connection
 }
 
 func TestCallsCross(t *testing.T) {
 	f := newFake()
-	c, _ := connect(t, f)
+	c := connect(t, f)
 	if info, err := c.Hello(t.Context()); err != nil || info != fakeInfo {
 		t.Errorf("hello: got %+v, %v", info, err)
 	}
@@ -172,7 +166,7 @@ func fullLease() LeaseOptions {
 
 func TestALeaseCrosses(t *testing.T) {
 	f := newFake()
-	c, _ := connect(t, f)
+	c := connect(t, f)
 	asks := fullLease()
 	lease, err := c.Lease(t.Context(), asks)
 	if err != nil {
@@ -200,7 +194,7 @@ func TestALeaseCrosses(t *testing.T) {
 // A lease without wishes has none at the other end.
 func TestAPlainLeaseCrosses(t *testing.T) {
 	f := newFake()
-	c, _ := connect(t, f)
+	c := connect(t, f)
 	lease, err := c.Lease(t.Context(), LeaseOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -216,9 +210,17 @@ func TestAPlainLeaseCrosses(t *testing.T) {
 	}
 }
 
+func TestALeaseThatIsTooLarge(t *testing.T) {
+	c := connect(t, newFake())
+	_, err := c.Lease(t.Context(), LeaseOptions{Listen: &ListenOptions{Rules: make([]byte, maxMessage)}})
+	if err == nil || errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "size") {
+		t.Errorf("got %v, want what is too large", err)
+	}
+}
+
 func TestALeaseTellsThatThePluginEnds(t *testing.T) {
 	f := newFake()
-	c, _ := connect(t, f)
+	c := connect(t, f)
 	lease, err := c.Lease(t.Context(), LeaseOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +245,7 @@ func TestALeaseTellsThatThePluginEnds(t *testing.T) {
 
 func TestALeaseCarriesLogs(t *testing.T) {
 	f := newFake()
-	c, _ := connect(t, f)
+	c := connect(t, f)
 	told := make(chan string, 10)
 	logger := func(name string) *slog.Logger {
 		return slog.New(slog.NewTextHandler(lineWriter(func(line string) { told <- name + " " + line }), &slog.HandlerOptions{Level: slog.LevelInfo}))
@@ -307,7 +309,7 @@ func TestEventsCross(t *testing.T) {
 		{Position: "2", Kind: berth.EventPush, Time: at, Repository: "app", Tags: []string{"v1", "v2"}, Descriptor: v1.Descriptor{MediaType: "m", Digest: "sha256:x", Size: 9, ArtifactType: "a"}},
 		{Position: "3", Kind: berth.EventGC, Time: at, GC: &berth.GCSummary{Tags: 1, Manifests: 2, Blobs: 3, Bytes: 4}},
 	}
-	c, _ := connect(t, f)
+	c := connect(t, f)
 	asks := berth.WatchOptions{After: "0", Pulls: true}
 	var got []berth.Event
 	for event, err := range c.Watch(t.Context(), &asks) {
@@ -405,7 +407,7 @@ func (f future) Hello(context.Context) (Info, error) {
 }
 
 func TestALeaseOfAnotherAge(t *testing.T) {
-	c, _ := connect(t, future{newFake()})
+	c := connect(t, future{newFake()})
 	_, err := c.Lease(t.Context(), LeaseOptions{Holder: Holder{Version: "v0.9.0"}})
 	if !errors.Is(err, ErrIncompatible) {
 		t.Fatalf("got %v", err)
@@ -451,7 +453,7 @@ func wait(t *testing.T, done <-chan struct{}, what string) {
 func TestALeaseEndsWithEitherSide(t *testing.T) {
 	t.Run("the plugin ends it", func(t *testing.T) {
 		f := newFake()
-		c, _ := connect(t, f)
+		c := connect(t, f)
 		lease, err := c.Lease(t.Context(), LeaseOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -462,18 +464,18 @@ func TestALeaseEndsWithEitherSide(t *testing.T) {
 	})
 	t.Run("the host dies", func(t *testing.T) {
 		f := newFake()
-		c, conn := connect(t, f)
+		c := connect(t, f)
 		lease, err := c.Lease(t.Context(), LeaseOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.Close()
+		c.Close()
 		wait(t, f.lease.gone, "the plugin's lease")
 		wait(t, lease.Done(), "the host's lease")
 	})
 	t.Run("the context of the call does not", func(t *testing.T) {
 		f := newFake()
-		c, _ := connect(t, f)
+		c := connect(t, f)
 		ctx, cancel := context.WithCancel(t.Context())
 		lease, err := c.Lease(ctx, LeaseOptions{})
 		if err != nil {
@@ -491,7 +493,7 @@ func TestErrorsCross(t *testing.T) {
 	for _, sentinel := range []error{berth.ErrLayoutInUse, berth.ErrLayoutInvalid, berth.ErrDenied} {
 		f := newFake()
 		f.err = fmt.Errorf("layout /x: %w: process 42 has it", sentinel)
-		c, _ := connect(t, f)
+		c := connect(t, f)
 		_, helloErr := c.Hello(t.Context())
 		_, leaseErr := c.Lease(t.Context(), LeaseOptions{})
 		_, gcErr := c.GC(t.Context(), nil)
@@ -511,7 +513,7 @@ func TestErrorsCross(t *testing.T) {
 func TestErrorsThatAreNotUTF8Cross(t *testing.T) {
 	f := newFake()
 	f.err = fmt.Errorf("layout /\xff: %w", berth.ErrLayoutInvalid)
-	c, _ := connect(t, f)
+	c := connect(t, f)
 	if err := c.Flush(t.Context()); !errors.Is(err, berth.ErrLayoutInvalid) || err.Error() != "layout /\uFFFD: not an OCI image layout" {
 		t.Errorf("got %v", err)
 	}
@@ -520,7 +522,7 @@ func TestErrorsThatAreNotUTF8Cross(t *testing.T) {
 func TestErrorsWithoutACodeCross(t *testing.T) {
 	f := newFake()
 	f.err = errors.New("disk on fire")
-	c, conn := connect(t, f)
+	c := connect(t, f)
 	if err := c.Flush(t.Context()); err == nil || !strings.Contains(err.Error(), "disk on fire") || berth.Code(err) != "" {
 		t.Errorf("got %v", err)
 	}
@@ -535,7 +537,7 @@ func TestErrorsWithoutACodeCross(t *testing.T) {
 	if _, err := c.Lease(cancelled, LeaseOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled call: got %v", err)
 	}
-	conn.Close()
+	c.Close()
 	if _, err := c.Hello(t.Context()); err == nil {
 		t.Error("a plugin that is gone said hello")
 	}

@@ -50,7 +50,7 @@ func (c *client) Watch(ctx context.Context, opts *berth.WatchOptions) iter.Seq2[
 		if opts != nil {
 			req.After, req.Pulls = opts.After, opts.Pulls
 		}
-		stream, err := c.control.Watch(ctx, req)
+		stream, err := c.control().Watch(ctx, req)
 		for err == nil {
 			var event *controlpb.WatchEvent
 			if event, err = stream.Recv(); err == nil && !yield(eventFromProto(event), nil) {

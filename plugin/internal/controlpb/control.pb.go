@@ -6,6 +6,12 @@
 
 // The control plane of a berth plugin. It carries decisions only: the bytes of blobs travel over
 // HTTP, at the address that Listen returns.
+//
+// The first byte of a connection says what it is for. After a C it carries calls of the service below. After an L
+// it carries one lease, and lasts as long as that: each message has its length before it, as a varint. The host
+// sends a LeaseRequest, the plugin answers with LeaseEvents, the first of which names the lease. A host that is done
+// sends an empty LeaseRequest: then its addresses are closed, index.json is brought up to date, and the last event
+// comes. The kernel closes the connection when the host dies, however it dies.
 
 package controlpb
 
@@ -331,6 +337,7 @@ type LeaseEvent struct {
 	//	*LeaseEvent_Begun
 	//	*LeaseEvent_Log
 	//	*LeaseEvent_Ending
+	//	*LeaseEvent_Ended
 	Event         isLeaseEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -400,6 +407,15 @@ func (x *LeaseEvent) GetEnding() *LeaseEnding {
 	return nil
 }
 
+func (x *LeaseEvent) GetEnded() *LeaseEnded {
+	if x != nil {
+		if x, ok := x.Event.(*LeaseEvent_Ended); ok {
+			return x.Ended
+		}
+	}
+	return nil
+}
+
 type isLeaseEvent_Event interface {
 	isLeaseEvent_Event()
 }
@@ -416,11 +432,17 @@ type LeaseEvent_Ending struct {
 	Ending *LeaseEnding `protobuf:"bytes,3,opt,name=ending,proto3,oneof"`
 }
 
+type LeaseEvent_Ended struct {
+	Ended *LeaseEnded `protobuf:"bytes,4,opt,name=ended,proto3,oneof"`
+}
+
 func (*LeaseEvent_Begun) isLeaseEvent_Event() {}
 
 func (*LeaseEvent_Log) isLeaseEvent_Event() {}
 
 func (*LeaseEvent_Ending) isLeaseEvent_Event() {}
+
+func (*LeaseEvent_Ended) isLeaseEvent_Event() {}
 
 type LeaseBegun struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -527,6 +549,59 @@ func (x *LeaseEnding) GetStopped() bool {
 	return false
 }
 
+// LeaseEnded is the last event, or the only one.
+type LeaseEnded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Message       string                 `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"` // why; empty: all is well
+	Code          string                 `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`       // of that error, as in Failure
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseEnded) Reset() {
+	*x = LeaseEnded{}
+	mi := &file_control_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseEnded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseEnded) ProtoMessage() {}
+
+func (x *LeaseEnded) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseEnded.ProtoReflect.Descriptor instead.
+func (*LeaseEnded) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *LeaseEnded) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *LeaseEnded) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
 type LogRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TimeNs        int64                  `protobuf:"varint,1,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"` // since 1970
@@ -541,7 +616,7 @@ type LogRecord struct {
 
 func (x *LogRecord) Reset() {
 	*x = LogRecord{}
-	mi := &file_control_proto_msgTypes[7]
+	mi := &file_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -553,7 +628,7 @@ func (x *LogRecord) String() string {
 func (*LogRecord) ProtoMessage() {}
 
 func (x *LogRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[7]
+	mi := &file_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -566,7 +641,7 @@ func (x *LogRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRecord.ProtoReflect.Descriptor instead.
 func (*LogRecord) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{7}
+	return file_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LogRecord) GetTimeNs() int64 {
@@ -626,7 +701,7 @@ type LogAttribute struct {
 
 func (x *LogAttribute) Reset() {
 	*x = LogAttribute{}
-	mi := &file_control_proto_msgTypes[8]
+	mi := &file_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -638,7 +713,7 @@ func (x *LogAttribute) String() string {
 func (*LogAttribute) ProtoMessage() {}
 
 func (x *LogAttribute) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[8]
+	mi := &file_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -651,7 +726,7 @@ func (x *LogAttribute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAttribute.ProtoReflect.Descriptor instead.
 func (*LogAttribute) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{8}
+	return file_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LogAttribute) GetKey() string {
@@ -741,7 +816,7 @@ type ListenRequest struct {
 
 func (x *ListenRequest) Reset() {
 	*x = ListenRequest{}
-	mi := &file_control_proto_msgTypes[9]
+	mi := &file_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -753,7 +828,7 @@ func (x *ListenRequest) String() string {
 func (*ListenRequest) ProtoMessage() {}
 
 func (x *ListenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[9]
+	mi := &file_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -766,7 +841,7 @@ func (x *ListenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenRequest.ProtoReflect.Descriptor instead.
 func (*ListenRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{9}
+	return file_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListenRequest) GetLeaseId() string {
@@ -892,7 +967,7 @@ type ListenResponse struct {
 
 func (x *ListenResponse) Reset() {
 	*x = ListenResponse{}
-	mi := &file_control_proto_msgTypes[10]
+	mi := &file_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +979,7 @@ func (x *ListenResponse) String() string {
 func (*ListenResponse) ProtoMessage() {}
 
 func (x *ListenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[10]
+	mi := &file_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +992,7 @@ func (x *ListenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenResponse.ProtoReflect.Descriptor instead.
 func (*ListenResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{10}
+	return file_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListenResponse) GetAddress() string {
@@ -951,7 +1026,7 @@ type HoldRequest struct {
 
 func (x *HoldRequest) Reset() {
 	*x = HoldRequest{}
-	mi := &file_control_proto_msgTypes[11]
+	mi := &file_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1038,7 @@ func (x *HoldRequest) String() string {
 func (*HoldRequest) ProtoMessage() {}
 
 func (x *HoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[11]
+	mi := &file_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1051,7 @@ func (x *HoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
 func (*HoldRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{11}
+	return file_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HoldRequest) GetPid() int64 {
@@ -1002,7 +1077,7 @@ type HoldResponse struct {
 
 func (x *HoldResponse) Reset() {
 	*x = HoldResponse{}
-	mi := &file_control_proto_msgTypes[12]
+	mi := &file_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1089,7 @@ func (x *HoldResponse) String() string {
 func (*HoldResponse) ProtoMessage() {}
 
 func (x *HoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[12]
+	mi := &file_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1102,7 @@ func (x *HoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldResponse.ProtoReflect.Descriptor instead.
 func (*HoldResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{12}
+	return file_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HoldResponse) GetListen() *ListenResponse {
@@ -1045,7 +1120,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_control_proto_msgTypes[13]
+	mi := &file_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1132,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[13]
+	mi := &file_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1145,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{13}
+	return file_control_proto_rawDescGZIP(), []int{14}
 }
 
 type StatusResponse struct {
@@ -1093,7 +1168,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_control_proto_msgTypes[14]
+	mi := &file_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1105,7 +1180,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[14]
+	mi := &file_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1118,7 +1193,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{14}
+	return file_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StatusResponse) GetInfo() *HelloResponse {
@@ -1218,7 +1293,7 @@ type LeaseStatus struct {
 
 func (x *LeaseStatus) Reset() {
 	*x = LeaseStatus{}
-	mi := &file_control_proto_msgTypes[15]
+	mi := &file_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1305,7 @@ func (x *LeaseStatus) String() string {
 func (*LeaseStatus) ProtoMessage() {}
 
 func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[15]
+	mi := &file_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1318,7 @@ func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseStatus.ProtoReflect.Descriptor instead.
 func (*LeaseStatus) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{15}
+	return file_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LeaseStatus) GetPid() int64 {
@@ -1289,7 +1364,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_control_proto_msgTypes[16]
+	mi := &file_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1376,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[16]
+	mi := &file_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1389,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{16}
+	return file_control_proto_rawDescGZIP(), []int{17}
 }
 
 type DrainResponse struct {
@@ -1325,7 +1400,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_control_proto_msgTypes[17]
+	mi := &file_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +1412,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[17]
+	mi := &file_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1350,7 +1425,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{17}
+	return file_control_proto_rawDescGZIP(), []int{18}
 }
 
 type WatchRequest struct {
@@ -1363,7 +1438,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_control_proto_msgTypes[18]
+	mi := &file_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1375,7 +1450,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[18]
+	mi := &file_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1388,7 +1463,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{18}
+	return file_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchRequest) GetAfter() string {
@@ -1423,7 +1498,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_control_proto_msgTypes[19]
+	mi := &file_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1435,7 +1510,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[19]
+	mi := &file_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1448,7 +1523,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{19}
+	return file_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchEvent) GetPosition() string {
@@ -1533,7 +1608,7 @@ type GCSummary struct {
 
 func (x *GCSummary) Reset() {
 	*x = GCSummary{}
-	mi := &file_control_proto_msgTypes[20]
+	mi := &file_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1620,7 @@ func (x *GCSummary) String() string {
 func (*GCSummary) ProtoMessage() {}
 
 func (x *GCSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[20]
+	mi := &file_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1633,7 @@ func (x *GCSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GCSummary.ProtoReflect.Descriptor instead.
 func (*GCSummary) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{20}
+	return file_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GCSummary) GetTags() int64 {
@@ -1597,7 +1672,7 @@ type FlushRequest struct {
 
 func (x *FlushRequest) Reset() {
 	*x = FlushRequest{}
-	mi := &file_control_proto_msgTypes[21]
+	mi := &file_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1609,7 +1684,7 @@ func (x *FlushRequest) String() string {
 func (*FlushRequest) ProtoMessage() {}
 
 func (x *FlushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[21]
+	mi := &file_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1622,7 +1697,7 @@ func (x *FlushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushRequest.ProtoReflect.Descriptor instead.
 func (*FlushRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{21}
+	return file_control_proto_rawDescGZIP(), []int{22}
 }
 
 type FlushResponse struct {
@@ -1633,7 +1708,7 @@ type FlushResponse struct {
 
 func (x *FlushResponse) Reset() {
 	*x = FlushResponse{}
-	mi := &file_control_proto_msgTypes[22]
+	mi := &file_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1645,7 +1720,7 @@ func (x *FlushResponse) String() string {
 func (*FlushResponse) ProtoMessage() {}
 
 func (x *FlushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[22]
+	mi := &file_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1658,7 +1733,7 @@ func (x *FlushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushResponse.ProtoReflect.Descriptor instead.
 func (*FlushResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{22}
+	return file_control_proto_rawDescGZIP(), []int{23}
 }
 
 type GCRequest struct {
@@ -1674,7 +1749,7 @@ type GCRequest struct {
 
 func (x *GCRequest) Reset() {
 	*x = GCRequest{}
-	mi := &file_control_proto_msgTypes[23]
+	mi := &file_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1686,7 +1761,7 @@ func (x *GCRequest) String() string {
 func (*GCRequest) ProtoMessage() {}
 
 func (x *GCRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[23]
+	mi := &file_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1699,7 +1774,7 @@ func (x *GCRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GCRequest.ProtoReflect.Descriptor instead.
 func (*GCRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{23}
+	return file_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GCRequest) GetDryRun() bool {
@@ -1747,7 +1822,7 @@ type KeepRule struct {
 
 func (x *KeepRule) Reset() {
 	*x = KeepRule{}
-	mi := &file_control_proto_msgTypes[24]
+	mi := &file_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +1834,7 @@ func (x *KeepRule) String() string {
 func (*KeepRule) ProtoMessage() {}
 
 func (x *KeepRule) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[24]
+	mi := &file_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +1847,7 @@ func (x *KeepRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepRule.ProtoReflect.Descriptor instead.
 func (*KeepRule) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{24}
+	return file_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *KeepRule) GetRepositories() string {
@@ -1801,7 +1876,7 @@ type GCEvent struct {
 
 func (x *GCEvent) Reset() {
 	*x = GCEvent{}
-	mi := &file_control_proto_msgTypes[25]
+	mi := &file_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +1888,7 @@ func (x *GCEvent) String() string {
 func (*GCEvent) ProtoMessage() {}
 
 func (x *GCEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[25]
+	mi := &file_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +1901,7 @@ func (x *GCEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GCEvent.ProtoReflect.Descriptor instead.
 func (*GCEvent) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{25}
+	return file_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GCEvent) GetPiece() []byte {
@@ -1860,7 +1935,7 @@ type GCReport struct {
 
 func (x *GCReport) Reset() {
 	*x = GCReport{}
-	mi := &file_control_proto_msgTypes[26]
+	mi := &file_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +1947,7 @@ func (x *GCReport) String() string {
 func (*GCReport) ProtoMessage() {}
 
 func (x *GCReport) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[26]
+	mi := &file_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +1960,7 @@ func (x *GCReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GCReport.ProtoReflect.Descriptor instead.
 func (*GCReport) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{26}
+	return file_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GCReport) GetDryRun() bool {
@@ -1963,7 +2038,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_control_proto_msgTypes[27]
+	mi := &file_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2050,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[27]
+	mi := &file_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2063,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{27}
+	return file_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Removal) GetRepository() string {
@@ -2028,7 +2103,7 @@ type FsckRequest struct {
 
 func (x *FsckRequest) Reset() {
 	*x = FsckRequest{}
-	mi := &file_control_proto_msgTypes[28]
+	mi := &file_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2115,7 @@ func (x *FsckRequest) String() string {
 func (*FsckRequest) ProtoMessage() {}
 
 func (x *FsckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[28]
+	mi := &file_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2128,7 @@ func (x *FsckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FsckRequest.ProtoReflect.Descriptor instead.
 func (*FsckRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{28}
+	return file_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *FsckRequest) GetRepair() bool {
@@ -2074,7 +2149,7 @@ type FsckEvent struct {
 
 func (x *FsckEvent) Reset() {
 	*x = FsckEvent{}
-	mi := &file_control_proto_msgTypes[29]
+	mi := &file_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2086,7 +2161,7 @@ func (x *FsckEvent) String() string {
 func (*FsckEvent) ProtoMessage() {}
 
 func (x *FsckEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[29]
+	mi := &file_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2099,7 +2174,7 @@ func (x *FsckEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FsckEvent.ProtoReflect.Descriptor instead.
 func (*FsckEvent) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{29}
+	return file_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FsckEvent) GetPiece() []byte {
@@ -2131,7 +2206,7 @@ type FsckReport struct {
 
 func (x *FsckReport) Reset() {
 	*x = FsckReport{}
-	mi := &file_control_proto_msgTypes[30]
+	mi := &file_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2143,7 +2218,7 @@ func (x *FsckReport) String() string {
 func (*FsckReport) ProtoMessage() {}
 
 func (x *FsckReport) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[30]
+	mi := &file_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2156,7 +2231,7 @@ func (x *FsckReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FsckReport.ProtoReflect.Descriptor instead.
 func (*FsckReport) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{30}
+	return file_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FsckReport) GetBlobs() int64 {
@@ -2221,7 +2296,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_control_proto_msgTypes[31]
+	mi := &file_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2233,7 +2308,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[31]
+	mi := &file_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2246,7 +2321,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{31}
+	return file_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Problem) GetKind() string {
@@ -2292,7 +2367,7 @@ type CheckoutRequest struct {
 
 func (x *CheckoutRequest) Reset() {
 	*x = CheckoutRequest{}
-	mi := &file_control_proto_msgTypes[32]
+	mi := &file_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2304,7 +2379,7 @@ func (x *CheckoutRequest) String() string {
 func (*CheckoutRequest) ProtoMessage() {}
 
 func (x *CheckoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[32]
+	mi := &file_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2317,7 +2392,7 @@ func (x *CheckoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckoutRequest.ProtoReflect.Descriptor instead.
 func (*CheckoutRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{32}
+	return file_control_proto_rawDescGZIP(), []int{33}
 }
 
 type CheckoutEvent struct {
@@ -2328,7 +2403,7 @@ type CheckoutEvent struct {
 
 func (x *CheckoutEvent) Reset() {
 	*x = CheckoutEvent{}
-	mi := &file_control_proto_msgTypes[33]
+	mi := &file_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2415,7 @@ func (x *CheckoutEvent) String() string {
 func (*CheckoutEvent) ProtoMessage() {}
 
 func (x *CheckoutEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[33]
+	mi := &file_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2428,7 @@ func (x *CheckoutEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckoutEvent.ProtoReflect.Descriptor instead.
 func (*CheckoutEvent) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{33}
+	return file_control_proto_rawDescGZIP(), []int{34}
 }
 
 // Failure is the detail of an error status: an error of the contract, by its code.
@@ -2366,7 +2441,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_control_proto_msgTypes[34]
+	mi := &file_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2378,7 +2453,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[34]
+	mi := &file_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2391,7 +2466,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{34}
+	return file_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Failure) GetCode() string {
@@ -2434,12 +2509,13 @@ const file_control_proto_rawDesc = "" +
 	"\x03key\x18\n" +
 	" \x01(\tR\x03keyB\f\n" +
 	"\n" +
-	"_log_level\"\xb5\x01\n" +
+	"_log_level\"\xeb\x01\n" +
 	"\n" +
 	"LeaseEvent\x124\n" +
 	"\x05begun\x18\x01 \x01(\v2\x1c.berth.control.v1.LeaseBegunH\x00R\x05begun\x12/\n" +
 	"\x03log\x18\x02 \x01(\v2\x1b.berth.control.v1.LogRecordH\x00R\x03log\x127\n" +
-	"\x06ending\x18\x03 \x01(\v2\x1d.berth.control.v1.LeaseEndingH\x00R\x06endingB\a\n" +
+	"\x06ending\x18\x03 \x01(\v2\x1d.berth.control.v1.LeaseEndingH\x00R\x06ending\x124\n" +
+	"\x05ended\x18\x04 \x01(\v2\x1c.berth.control.v1.LeaseEndedH\x00R\x05endedB\a\n" +
 	"\x05event\"\x96\x01\n" +
 	"\n" +
 	"LeaseBegun\x12\x19\n" +
@@ -2447,7 +2523,11 @@ const file_control_proto_rawDesc = "" +
 	"\x04info\x18\x02 \x01(\v2\x1f.berth.control.v1.HelloResponseR\x04info\x128\n" +
 	"\x06listen\x18\x03 \x01(\v2 .berth.control.v1.ListenResponseR\x06listen\"'\n" +
 	"\vLeaseEnding\x12\x18\n" +
-	"\astopped\x18\x01 \x01(\bR\astopped\"\xc6\x01\n" +
+	"\astopped\x18\x01 \x01(\bR\astopped\":\n" +
+	"\n" +
+	"LeaseEnded\x12\x18\n" +
+	"\amessage\x18\x01 \x01(\tR\amessage\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\tR\x04code\"\xc6\x01\n" +
 	"\tLogRecord\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x03R\x06timeNs\x12\x14\n" +
 	"\x05level\x18\x02 \x01(\x03R\x05level\x12\x18\n" +
@@ -2598,10 +2678,9 @@ const file_control_proto_rawDesc = "" +
 	"\x0fCheckoutRequest\"\x0f\n" +
 	"\rCheckoutEvent\"\x1d\n" +
 	"\aFailure\x12\x12\n" +
-	"\x04code\x18\x01 \x01(\tR\x04code2\xb8\x06\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code2\xed\x05\n" +
 	"\aControl\x12H\n" +
-	"\x05Hello\x12\x1e.berth.control.v1.HelloRequest\x1a\x1f.berth.control.v1.HelloResponse\x12I\n" +
-	"\x05Lease\x12\x1e.berth.control.v1.LeaseRequest\x1a\x1c.berth.control.v1.LeaseEvent(\x010\x01\x12K\n" +
+	"\x05Hello\x12\x1e.berth.control.v1.HelloRequest\x1a\x1f.berth.control.v1.HelloResponse\x12K\n" +
 	"\x06Listen\x12\x1f.berth.control.v1.ListenRequest\x1a .berth.control.v1.ListenResponse\x12E\n" +
 	"\x04Hold\x12\x1d.berth.control.v1.HoldRequest\x1a\x1e.berth.control.v1.HoldResponse\x12K\n" +
 	"\x06Status\x12\x1f.berth.control.v1.StatusRequest\x1a .berth.control.v1.StatusResponse\x12H\n" +
@@ -2624,7 +2703,7 @@ func file_control_proto_rawDescGZIP() []byte {
 	return file_control_proto_rawDescData
 }
 
-var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_control_proto_goTypes = []any{
 	(*HelloRequest)(nil),    // 0: berth.control.v1.HelloRequest
 	(*HelloResponse)(nil),   // 1: berth.control.v1.HelloResponse
@@ -2633,82 +2712,82 @@ var file_control_proto_goTypes = []any{
 	(*LeaseEvent)(nil),      // 4: berth.control.v1.LeaseEvent
 	(*LeaseBegun)(nil),      // 5: berth.control.v1.LeaseBegun
 	(*LeaseEnding)(nil),     // 6: berth.control.v1.LeaseEnding
-	(*LogRecord)(nil),       // 7: berth.control.v1.LogRecord
-	(*LogAttribute)(nil),    // 8: berth.control.v1.LogAttribute
-	(*ListenRequest)(nil),   // 9: berth.control.v1.ListenRequest
-	(*ListenResponse)(nil),  // 10: berth.control.v1.ListenResponse
-	(*HoldRequest)(nil),     // 11: berth.control.v1.HoldRequest
-	(*HoldResponse)(nil),    // 12: berth.control.v1.HoldResponse
-	(*StatusRequest)(nil),   // 13: berth.control.v1.StatusRequest
-	(*StatusResponse)(nil),  // 14: berth.control.v1.StatusResponse
-	(*LeaseStatus)(nil),     // 15: berth.control.v1.LeaseStatus
-	(*DrainRequest)(nil),    // 16: berth.control.v1.DrainRequest
-	(*DrainResponse)(nil),   // 17: berth.control.v1.DrainResponse
-	(*WatchRequest)(nil),    // 18: berth.control.v1.WatchRequest
-	(*WatchEvent)(nil),      // 19: berth.control.v1.WatchEvent
-	(*GCSummary)(nil),       // 20: berth.control.v1.GCSummary
-	(*FlushRequest)(nil),    // 21: berth.control.v1.FlushRequest
-	(*FlushResponse)(nil),   // 22: berth.control.v1.FlushResponse
-	(*GCRequest)(nil),       // 23: berth.control.v1.GCRequest
-	(*KeepRule)(nil),        // 24: berth.control.v1.KeepRule
-	(*GCEvent)(nil),         // 25: berth.control.v1.GCEvent
-	(*GCReport)(nil),        // 26: berth.control.v1.GCReport
-	(*Removal)(nil),         // 27: berth.control.v1.Removal
-	(*FsckRequest)(nil),     // 28: berth.control.v1.FsckRequest
-	(*FsckEvent)(nil),       // 29: berth.control.v1.FsckEvent
-	(*FsckReport)(nil),      // 30: berth.control.v1.FsckReport
-	(*Problem)(nil),         // 31: berth.control.v1.Problem
-	(*CheckoutRequest)(nil), // 32: berth.control.v1.CheckoutRequest
-	(*CheckoutEvent)(nil),   // 33: berth.control.v1.CheckoutEvent
-	(*Failure)(nil),         // 34: berth.control.v1.Failure
+	(*LeaseEnded)(nil),      // 7: berth.control.v1.LeaseEnded
+	(*LogRecord)(nil),       // 8: berth.control.v1.LogRecord
+	(*LogAttribute)(nil),    // 9: berth.control.v1.LogAttribute
+	(*ListenRequest)(nil),   // 10: berth.control.v1.ListenRequest
+	(*ListenResponse)(nil),  // 11: berth.control.v1.ListenResponse
+	(*HoldRequest)(nil),     // 12: berth.control.v1.HoldRequest
+	(*HoldResponse)(nil),    // 13: berth.control.v1.HoldResponse
+	(*StatusRequest)(nil),   // 14: berth.control.v1.StatusRequest
+	(*StatusResponse)(nil),  // 15: berth.control.v1.StatusResponse
+	(*LeaseStatus)(nil),     // 16: berth.control.v1.LeaseStatus
+	(*DrainRequest)(nil),    // 17: berth.control.v1.DrainRequest
+	(*DrainResponse)(nil),   // 18: berth.control.v1.DrainResponse
+	(*WatchRequest)(nil),    // 19: berth.control.v1.WatchRequest
+	(*WatchEvent)(nil),      // 20: berth.control.v1.WatchEvent
+	(*GCSummary)(nil),       // 21: berth.control.v1.GCSummary
+	(*FlushRequest)(nil),    // 22: berth.control.v1.FlushRequest
+	(*FlushResponse)(nil),   // 23: berth.control.v1.FlushResponse
+	(*GCRequest)(nil),       // 24: berth.control.v1.GCRequest
+	(*KeepRule)(nil),        // 25: berth.control.v1.KeepRule
+	(*GCEvent)(nil),         // 26: berth.control.v1.GCEvent
+	(*GCReport)(nil),        // 27: berth.control.v1.GCReport
+	(*Removal)(nil),         // 28: berth.control.v1.Removal
+	(*FsckRequest)(nil),     // 29: berth.control.v1.FsckRequest
+	(*FsckEvent)(nil),       // 30: berth.control.v1.FsckEvent
+	(*FsckReport)(nil),      // 31: berth.control.v1.FsckReport
+	(*Problem)(nil),         // 32: berth.control.v1.Problem
+	(*CheckoutRequest)(nil), // 33: berth.control.v1.CheckoutRequest
+	(*CheckoutEvent)(nil),   // 34: berth.control.v1.CheckoutEvent
+	(*Failure)(nil),         // 35: berth.control.v1.Failure
 }
 var file_control_proto_depIdxs = []int32{
 	2,  // 0: berth.control.v1.HelloResponse.protocols:type_name -> berth.control.v1.Protocols
 	2,  // 1: berth.control.v1.LeaseRequest.protocols:type_name -> berth.control.v1.Protocols
-	9,  // 2: berth.control.v1.LeaseRequest.listen:type_name -> berth.control.v1.ListenRequest
+	10, // 2: berth.control.v1.LeaseRequest.listen:type_name -> berth.control.v1.ListenRequest
 	5,  // 3: berth.control.v1.LeaseEvent.begun:type_name -> berth.control.v1.LeaseBegun
-	7,  // 4: berth.control.v1.LeaseEvent.log:type_name -> berth.control.v1.LogRecord
+	8,  // 4: berth.control.v1.LeaseEvent.log:type_name -> berth.control.v1.LogRecord
 	6,  // 5: berth.control.v1.LeaseEvent.ending:type_name -> berth.control.v1.LeaseEnding
-	1,  // 6: berth.control.v1.LeaseBegun.info:type_name -> berth.control.v1.HelloResponse
-	10, // 7: berth.control.v1.LeaseBegun.listen:type_name -> berth.control.v1.ListenResponse
-	8,  // 8: berth.control.v1.LogRecord.attributes:type_name -> berth.control.v1.LogAttribute
-	3,  // 9: berth.control.v1.HoldRequest.lease:type_name -> berth.control.v1.LeaseRequest
-	10, // 10: berth.control.v1.HoldResponse.listen:type_name -> berth.control.v1.ListenResponse
-	1,  // 11: berth.control.v1.StatusResponse.info:type_name -> berth.control.v1.HelloResponse
-	15, // 12: berth.control.v1.StatusResponse.leases:type_name -> berth.control.v1.LeaseStatus
-	10, // 13: berth.control.v1.LeaseStatus.addresses:type_name -> berth.control.v1.ListenResponse
-	20, // 14: berth.control.v1.WatchEvent.gc:type_name -> berth.control.v1.GCSummary
-	24, // 15: berth.control.v1.GCRequest.keep:type_name -> berth.control.v1.KeepRule
-	27, // 16: berth.control.v1.GCReport.tags:type_name -> berth.control.v1.Removal
-	27, // 17: berth.control.v1.GCReport.manifests:type_name -> berth.control.v1.Removal
-	31, // 18: berth.control.v1.FsckReport.problems:type_name -> berth.control.v1.Problem
-	0,  // 19: berth.control.v1.Control.Hello:input_type -> berth.control.v1.HelloRequest
-	3,  // 20: berth.control.v1.Control.Lease:input_type -> berth.control.v1.LeaseRequest
-	9,  // 21: berth.control.v1.Control.Listen:input_type -> berth.control.v1.ListenRequest
-	11, // 22: berth.control.v1.Control.Hold:input_type -> berth.control.v1.HoldRequest
-	13, // 23: berth.control.v1.Control.Status:input_type -> berth.control.v1.StatusRequest
-	16, // 24: berth.control.v1.Control.Drain:input_type -> berth.control.v1.DrainRequest
-	18, // 25: berth.control.v1.Control.Watch:input_type -> berth.control.v1.WatchRequest
-	21, // 26: berth.control.v1.Control.Flush:input_type -> berth.control.v1.FlushRequest
-	23, // 27: berth.control.v1.Control.GC:input_type -> berth.control.v1.GCRequest
-	28, // 28: berth.control.v1.Control.Fsck:input_type -> berth.control.v1.FsckRequest
-	32, // 29: berth.control.v1.Control.Checkout:input_type -> berth.control.v1.CheckoutRequest
+	7,  // 6: berth.control.v1.LeaseEvent.ended:type_name -> berth.control.v1.LeaseEnded
+	1,  // 7: berth.control.v1.LeaseBegun.info:type_name -> berth.control.v1.HelloResponse
+	11, // 8: berth.control.v1.LeaseBegun.listen:type_name -> berth.control.v1.ListenResponse
+	9,  // 9: berth.control.v1.LogRecord.attributes:type_name -> berth.control.v1.LogAttribute
+	3,  // 10: berth.control.v1.HoldRequest.lease:type_name -> berth.control.v1.LeaseRequest
+	11, // 11: berth.control.v1.HoldResponse.listen:type_name -> berth.control.v1.ListenResponse
+	1,  // 12: berth.control.v1.StatusResponse.info:type_name -> berth.control.v1.HelloResponse
+	16, // 13: berth.control.v1.StatusResponse.leases:type_name -> berth.control.v1.LeaseStatus
+	11, // 14: berth.control.v1.LeaseStatus.addresses:type_name -> berth.control.v1.ListenResponse
+	21, // 15: berth.control.v1.WatchEvent.gc:type_name -> berth.control.v1.GCSummary
+	25, // 16: berth.control.v1.GCRequest.keep:type_name -> berth.control.v1.KeepRule
+	28, // 17: berth.control.v1.GCReport.tags:type_name -> berth.control.v1.Removal
+	28, // 18: berth.control.v1.GCReport.manifests:type_name -> berth.control.v1.Removal
+	32, // 19: berth.control.v1.FsckReport.problems:type_name -> berth.control.v1.Problem
+	0,  // 20: berth.control.v1.Control.Hello:input_type -> berth.control.v1.HelloRequest
+	10, // 21: berth.control.v1.Control.Listen:input_type -> berth.control.v1.ListenRequest
+	12, // 22: berth.control.v1.Control.Hold:input_type -> berth.control.v1.HoldRequest
+	14, // 23: berth.control.v1.Control.Status:input_type -> berth.control.v1.StatusRequest
+	17, // 24: berth.control.v1.Control.Drain:input_type -> berth.control.v1.DrainRequest
+	19, // 25: berth.control.v1.Control.Watch:input_type -> berth.control.v1.WatchRequest
+	22, // 26: berth.control.v1.Control.Flush:input_type -> berth.control.v1.FlushRequest
+	24, // 27: berth.control.v1.Control.GC:input_type -> berth.control.v1.GCRequest
+	29, // 28: berth.control.v1.Control.Fsck:input_type -> berth.control.v1.FsckRequest
+	33, // 29: berth.control.v1.Control.Checkout:input_type -> berth.control.v1.CheckoutRequest
 	1,  // 30: berth.control.v1.Control.Hello:output_type -> berth.control.v1.HelloResponse
-	4,  // 31: berth.control.v1.Control.Lease:output_type -> berth.control.v1.LeaseEvent
-	10, // 32: berth.control.v1.Control.Listen:output_type -> berth.control.v1.ListenResponse
-	12, // 33: berth.control.v1.Control.Hold:output_type -> berth.control.v1.HoldResponse
-	14, // 34: berth.control.v1.Control.Status:output_type -> berth.control.v1.StatusResponse
-	17, // 35: berth.control.v1.Control.Drain:output_type -> berth.control.v1.DrainResponse
-	19, // 36: berth.control.v1.Control.Watch:output_type -> berth.control.v1.WatchEvent
-	22, // 37: berth.control.v1.Control.Flush:output_type -> berth.control.v1.FlushResponse
-	25, // 38: berth.control.v1.Control.GC:output_type -> berth.control.v1.GCEvent
-	29, // 39: berth.control.v1.Control.Fsck:output_type -> berth.control.v1.FsckEvent
-	33, // 40: berth.control.v1.Control.Checkout:output_type -> berth.control.v1.CheckoutEvent
-	30, // [30:41] is the sub-list for method output_type
-	19, // [19:30] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	11, // 31: berth.control.v1.Control.Listen:output_type -> berth.control.v1.ListenResponse
+	13, // 32: berth.control.v1.Control.Hold:output_type -> berth.control.v1.HoldResponse
+	15, // 33: berth.control.v1.Control.Status:output_type -> berth.control.v1.StatusResponse
+	18, // 34: berth.control.v1.Control.Drain:output_type -> berth.control.v1.DrainResponse
+	20, // 35: berth.control.v1.Control.Watch:output_type -> berth.control.v1.WatchEvent
+	23, // 36: berth.control.v1.Control.Flush:output_type -> berth.control.v1.FlushResponse
+	26, // 37: berth.control.v1.Control.GC:output_type -> berth.control.v1.GCEvent
+	30, // 38: berth.control.v1.Control.Fsck:output_type -> berth.control.v1.FsckEvent
+	34, // 39: berth.control.v1.Control.Checkout:output_type -> berth.control.v1.CheckoutEvent
+	30, // [30:40] is the sub-list for method output_type
+	20, // [20:30] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_control_proto_init() }
@@ -2721,8 +2800,9 @@ func file_control_proto_init() {
 		(*LeaseEvent_Begun)(nil),
 		(*LeaseEvent_Log)(nil),
 		(*LeaseEvent_Ending)(nil),
+		(*LeaseEvent_Ended)(nil),
 	}
-	file_control_proto_msgTypes[8].OneofWrappers = []any{
+	file_control_proto_msgTypes[9].OneofWrappers = []any{
 		(*LogAttribute_Text)(nil),
 		(*LogAttribute_Number)(nil),
 		(*LogAttribute_Fraction)(nil),
@@ -2733,7 +2813,7 @@ func file_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_proto_rawDesc), len(file_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

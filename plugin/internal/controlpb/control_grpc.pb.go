@@ -6,6 +6,12 @@
 
 // The control plane of a berth plugin. It carries decisions only: the bytes of blobs travel over
 // HTTP, at the address that Listen returns.
+//
+// The first byte of a connection says what it is for. After a C it carries calls of the service below. After an L
+// it carries one lease, and lasts as long as that: each message has its length before it, as a varint. The host
+// sends a LeaseRequest, the plugin answers with LeaseEvents, the first of which names the lease. A host that is done
+// sends an empty LeaseRequest: then its addresses are closed, index.json is brought up to date, and the last event
+// comes. The kernel closes the connection when the host dies, however it dies.
 
 package controlpb
 
@@ -23,7 +29,6 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Control_Hello_FullMethodName    = "/berth.control.v1.Control/Hello"
-	Control_Lease_FullMethodName    = "/berth.control.v1.Control/Lease"
 	Control_Listen_FullMethodName   = "/berth.control.v1.Control/Listen"
 	Control_Hold_FullMethodName     = "/berth.control.v1.Control/Hold"
 	Control_Status_FullMethodName   = "/berth.control.v1.Control/Status"
@@ -44,11 +49,6 @@ const (
 type ControlClient interface {
 	// Hello tells who the plugin is and which layout it serves.
 	Hello(ctx context.Context, in *HelloRequest, opts ...grpc.CallOption) (*HelloResponse, error)
-	// Lease keeps the plugin for as long as the stream is open. There is one request; the first event
-	// names the lease. A client that is done closes its side: then its addresses are closed, index.json is
-	// brought up to date, and the stream ends. The kernel closes the stream when the host dies, however it
-	// dies.
-	Lease(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[LeaseRequest, LeaseEvent], error)
 	// Listen opens an HTTP address for a lease. It closes with the lease.
 	Listen(ctx context.Context, in *ListenRequest, opts ...grpc.CallOption) (*ListenResponse, error)
 	// Hold takes a lease that ends with a process of this machine.
@@ -90,19 +90,6 @@ func (c *controlClient) Hello(ctx context.Context, in *HelloRequest, opts ...grp
 	}
 	return out, nil
 }
-
-func (c *controlClient) Lease(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[LeaseRequest, LeaseEvent], error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[0], Control_Lease_FullMethodName, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	x := &grpc.GenericClientStream[LeaseRequest, LeaseEvent]{ClientStream: stream}
-	return x, nil
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Control_LeaseClient = grpc.BidiStreamingClient[LeaseRequest, LeaseEvent]
 
 func (c *controlClient) Listen(ctx context.Context, in *ListenRequest, opts ...grpc.CallOption) (*ListenResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -146,7 +133,7 @@ func (c *controlClient) Drain(ctx context.Context, in *DrainRequest, opts ...grp
 
 func (c *controlClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[1], Control_Watch_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[0], Control_Watch_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +162,7 @@ func (c *controlClient) Flush(ctx context.Context, in *FlushRequest, opts ...grp
 
 func (c *controlClient) GC(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[GCRequest, GCEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[2], Control_GC_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[1], Control_GC_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +175,7 @@ type Control_GCClient = grpc.BidiStreamingClient[GCRequest, GCEvent]
 
 func (c *controlClient) Fsck(ctx context.Context, in *FsckRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FsckEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[3], Control_Fsck_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[2], Control_Fsck_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +194,7 @@ type Control_FsckClient = grpc.ServerStreamingClient[FsckEvent]
 
 func (c *controlClient) Checkout(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[CheckoutRequest, CheckoutEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[4], Control_Checkout_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[3], Control_Checkout_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -227,11 +214,6 @@ type Control_CheckoutClient = grpc.BidiStreamingClient[CheckoutRequest, Checkout
 type ControlServer interface {
 	// Hello tells who the plugin is and which layout it serves.
 	Hello(context.Context, *HelloRequest) (*HelloResponse, error)
-	// Lease keeps the plugin for as long as the stream is open. There is one request; the first event
-	// names the lease. A client that is done closes its side: then its addresses are closed, index.json is
-	// brought up to date, and the stream ends. The kernel closes the stream when the host dies, however it
-	// dies.
-	Lease(grpc.BidiStreamingServer[LeaseRequest, LeaseEvent]) error
 	// Listen opens an HTTP address for a lease. It closes with the lease.
 	Listen(context.Context, *ListenRequest) (*ListenResponse, error)
 	// Hold takes a lease that ends with a process of this machine.
@@ -266,9 +248,6 @@ type UnimplementedControlServer struct{}
 
 func (UnimplementedControlServer) Hello(context.Context, *HelloRequest) (*HelloResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Hello not implemented")
-}
-func (UnimplementedControlServer) Lease(grpc.BidiStreamingServer[LeaseRequest, LeaseEvent]) error {
-	return status.Error(codes.Unimplemented, "method Lease not implemented")
 }
 func (UnimplementedControlServer) Listen(context.Context, *ListenRequest) (*ListenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Listen not implemented")
@@ -335,13 +314,6 @@ func _Control_Hello_Handler(srv interface{}, ctx context.Context, dec func(inter
 	}
 	return interceptor(ctx, in, info, handler)
 }
-
-func _Control_Lease_Handler(srv interface{}, stream grpc.ServerStream) error {
-	return srv.(ControlServer).Lease(&grpc.GenericServerStream[LeaseRequest, LeaseEvent]{ServerStream: stream})
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Control_LeaseServer = grpc.BidiStreamingServer[LeaseRequest, LeaseEvent]
 
 func _Control_Listen_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListenRequest)
@@ -502,12 +474,6 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
-		{
-			StreamName:    "Lease",
-			Handler:       _Control_Lease_Handler,
-			ServerStreams: true,
-			ClientStreams: true,
-		},
 		{
 			StreamName:    "Watch",
 			Handler:       _Control_Watch_Handler,
