@@ -195,11 +195,13 @@ type clientLease struct {
 // begin sends the request and waits for what the lease begins with.
 func (l *clientLease) begin() error {
 	sent := l.wire.send(leaseOptionsToProto(l.opts))
-	event, err := l.next()
-	if err != nil {
-		return err // which is the reason, if the plugin has given one before it closed the connection
+	for l.begun == nil {
+		event, err := l.next()
+		if err != nil {
+			return err // why the plugin gives none, if it has said so; else that it is gone
+		}
+		l.begun = event.GetBegun()
 	}
-	l.begun = event.GetBegun()
 	return sent
 }
 
