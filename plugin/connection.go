@@ -19,23 +19,23 @@ type Dialer func(context.Context) (net.Conn, error)
 // Connection is a Controller at the other end of connections.
 type Connection struct {
 	Controller
-	links *links
+	client *client
 }
 
 // Connect talks to what [ServeControl] answers. Each lease has a connection to itself, and all other calls share
 // one. The first of these is conn, which Connect takes over, and others are made when they are needed. When the
 // other end is gone, calls return ErrGone, and leases are done.
 func Connect(conn net.Conn, more Dialer) *Connection {
-	l := &links{spare: conn, more: more}
-	l.life, l.end = context.WithCancel(context.Background())
-	return &Connection{&client{l}, l}
+	c := &client{spare: conn, more: more}
+	c.life, c.end = context.WithCancel(context.Background())
+	return &Connection{c, c}
 }
 
 // Close ends the connections, and with them all that is under way.
-func (c *Connection) Close() error { return c.links.close() }
+func (c *Connection) Close() error { return c.client.close() }
 
-// links are a host's connections to one plugin.
-type links struct {
+// client is the host's side: its calls, and the connections that they go by.
+type client struct {
 	more Dialer
 	life context.Context // ends with close
 	end  context.CancelFunc
@@ -45,13 +45,13 @@ type links struct {
 	calls *grpc.ClientConn
 }
 
-// dial is a connection for a purpose, until the links are closed.
-func (l *links) dial(ctx context.Context, purpose byte) (net.Conn, error) {
-	conn, err := l.take(ctx)
+// dial is a connection for a purpose, until the client is closed.
+func (c *client) dial(ctx context.Context, purpose byte) (net.Conn, error) {
+	conn, err := c.take(ctx)
 	if err != nil {
 		return nil, err
 	}
-	context.AfterFunc(l.life, func() { conn.Close() })
+	context.AfterFunc(c.life, func() { conn.Close() })
 	if _, err := conn.Write([]byte{purpose}); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("%w: %w", ErrGone, err)
@@ -59,32 +59,32 @@ func (l *links) dial(ctx context.Context, purpose byte) (net.Conn, error) {
 	return conn, nil
 }
 
-func (l *links) take(ctx context.Context) (net.Conn, error) {
-	l.mu.Lock()
-	conn := l.spare
-	l.spare = nil
-	l.mu.Unlock()
+func (c *client) take(ctx context.Context) (net.Conn, error) {
+	c.mu.Lock()
+	conn := c.spare
+	c.spare = nil
+	c.mu.Unlock()
 	if conn != nil {
 		return conn, nil
 	}
-	return l.more(ctx)
+	return c.more(ctx)
 }
 
 // control is what calls go by. gRPC is set up when it is first needed: that takes longer than a lease does.
-func (l *links) control() controlpb.ControlClient {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.calls == nil {
-		l.calls = l.dialCalls()
+func (c *client) control() controlpb.ControlClient {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.calls == nil {
+		c.calls = c.dialCalls()
 	}
-	if l.life.Err() != nil {
-		l.calls.Close()
+	if c.life.Err() != nil {
+		c.calls.Close()
 	}
-	return controlpb.NewControlClient(l.calls)
+	return controlpb.NewControlClient(c.calls)
 }
 
 // dialCalls has one connection, and not another one when that breaks: it could lead to another process.
-func (l *links) dialCalls() *grpc.ClientConn {
+func (c *client) dialCalls() *grpc.ClientConn {
 	var used atomic.Bool
 	conn, err := grpc.NewClient("passthrough:///berth", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithIdleTimeout(0),
@@ -92,7 +92,7 @@ func (l *links) dialCalls() *grpc.ClientConn {
 			if used.Swap(true) {
 				return nil, ErrGone
 			}
-			return l.dial(ctx, forCalls)
+			return c.dial(ctx, forCalls)
 		}))
 	if err != nil {
 		panic(fmt.Sprint("options of gRPC: ", err)) // they are constant
@@ -100,16 +100,16 @@ func (l *links) dialCalls() *grpc.ClientConn {
 	return conn
 }
 
-func (l *links) close() error {
-	l.end()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.spare != nil {
-		l.spare.Close()
-		l.spare = nil
+func (c *client) close() error {
+	c.end()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.spare != nil {
+		c.spare.Close()
+		c.spare = nil
 	}
-	if l.calls == nil {
+	if c.calls == nil {
 		return nil
 	}
-	return l.calls.Close()
+	return c.calls.Close()
 }

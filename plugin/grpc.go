@@ -57,9 +57,6 @@ func (s *stub) Flush(ctx context.Context, _ *controlpb.FlushRequest) (*controlpb
 	return &controlpb.FlushResponse{}, nil
 }
 
-// client is the host's side.
-type client struct{ *links }
-
 func (c *client) Hello(ctx context.Context) (Info, error) {
 	resp, err := c.control().Hello(ctx, &controlpb.HelloRequest{})
 	if err != nil {

@@ -33,13 +33,13 @@ func (s *stub) serveLease(conn net.Conn) {
 			defer gone()
 			wire.receive(&controlpb.LeaseRequest{}) // that the host is done, at the latest when the connection is closed
 		})
-		err = s.hold(ctx, wire, req)
+		err = s.keep(ctx, wire, req)
 	}
 	wire.send(leaseEnded(err)) // to one who may be gone
 }
 
-// hold holds a lease until its host is done or gone, as the context tells, or the lease has ended.
-func (s *stub) hold(ctx context.Context, wire *wire, req *controlpb.LeaseRequest) error {
+// keep takes a lease, and keeps it until its host is done or gone, as the context tells, or the lease has ended.
+func (s *stub) keep(ctx context.Context, wire *wire, req *controlpb.LeaseRequest) error {
 	logs := newRecords()
 	lease, err := s.lease(ctx, req, logs)
 	if err != nil {
@@ -97,7 +97,7 @@ func (s *stub) lease(ctx context.Context, req *controlpb.LeaseRequest, logs *rec
 	return s.controller.Lease(ctx, leaseOptionsFromProto(req, logs))
 }
 
-// attend sends what the host of a lease is to know for as long as hold holds it.
+// attend sends what the host of a lease is to know for as long as keep keeps it.
 func attend(ctx context.Context, wire *wire, lease Lease, logs *records) error {
 	ending := lease.Ending()
 	for {
