@@ -46,7 +46,7 @@ type controller struct {
 	closed  error
 
 	mu      sync.Mutex    // guards the fields below
-	sealed  bool          // no lease and no guest comes any more
+	sealed  bool          // no guest comes any more
 	leases  []*lease      // in the order in which they were taken
 	claimed chan struct{} // closed when who started this process has a lease
 }
@@ -207,8 +207,8 @@ func (c *controller) admit(opts plugin.LeaseOptions) (*lease, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.use.begin(); err != nil || c.sealed { // close has looked which leases there are
-		return nil, plugin.ErrEnding
+	if err := c.use.begin(); err != nil { // with mu held: who closes, and ends the use first, sees the lease then
+		return nil, err
 	}
 	c.use.stay(cmp.Or(opts.IdleTimeout, plugin.DefaultIdleTimeout))
 	l := &lease{controller: c, opts: opts, since: time.Now(), done: make(chan struct{})}

@@ -46,7 +46,7 @@ func (c *controller) host(guest func()) bool {
 	return true
 }
 
-// seal lets no lease and no guest in any more.
+// seal lets no guest in any more, and returns when all leases are known that there will be.
 func (c *controller) seal() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
