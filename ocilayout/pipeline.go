@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -96,6 +97,28 @@ func (s *stage) end() error {
 	return s.err
 }
 
+// feed reads r in chunks, each of which all stages get, while there are buffers for that and none of them has failed.
+// It returns io.EOF at the end of r. The chunks end where those of a file do that begins at an offset before: then the
+// pages of that file are whole ones.
+func (c *chunks) feed(r io.Reader, at int64, stages ...*stage) (n int64, err error) {
+	failed := func(s *stage) bool { return s.failed.Load() }
+	for err == nil && !slices.ContainsFunc(stages, failed) {
+		buf := c.get()
+		if buf == nil {
+			break
+		}
+		read, readErr := io.ReadFull(r, buf[:chunkSize-(at+n)%chunkSize])
+		one := &chunk{buf: buf, data: buf[:read]}
+		one.open.Store(int32(len(stages)))
+		for _, s := range stages {
+			s.queue <- one
+		}
+		n += int64(read)
+		err = endOf(readErr)
+	}
+	return n, err
+}
+
 // ReadFrom appends all of r. A body that is not small is read, hashed and written at the same time.
 func (u *upload) ReadFrom(r io.Reader) (n int64, err error) {
 	for _, read := range []func(io.Reader) (int64, error){u.readSmall, u.readChunks, u.readRest} {
@@ -128,20 +151,7 @@ func (u *upload) readChunks(r io.Reader) (n int64, err error) {
 		return err
 	})
 	writing := startStage(stock, u.writeChunk)
-	for at := begin; err == nil && !writing.failed.Load(); {
-		buf := stock.get()
-		if buf == nil {
-			break
-		}
-		// The file is written in whole chunks, which its pages in memory then are too.
-		read, readErr := io.ReadFull(r, buf[:chunkSize-at%chunkSize])
-		c := &chunk{buf: buf, data: buf[:read]}
-		c.open.Store(2)
-		hashing.queue <- c
-		writing.queue <- c
-		at += int64(read)
-		err = endOf(readErr)
-	}
+	_, err = stock.feed(r, begin, hashing, writing)
 	writeErr := writing.end()
 	hashing.end()
 	if writeErr != nil {

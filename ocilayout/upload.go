@@ -138,6 +138,8 @@ type upload struct {
 	room   int64 // up to here room was asked for
 	state  *uploadState
 	writer io.Writer
+	// shared: the file has its bytes in common with another one, and there is nothing to be written to the disk.
+	shared bool
 	// unsound: the hash is not that of what the file holds.
 	unsound bool
 	over    bool
@@ -250,11 +252,11 @@ func (u *upload) rehash(algorithm digest.Algorithm) error {
 		u.state.hash.Write(u.small)
 		return nil
 	}
-	if _, err := u.file.Seek(0, io.SeekStart); err != nil {
-		return err
+	_, err := u.file.Seek(0, io.SeekStart)
+	if err == nil {
+		err = u.hashFile(context.Background())
 	}
-	size, err := io.Copy(u.state.hash, u.file)
-	u.state.size, u.unsound = size, err != nil
+	u.unsound = err != nil
 	return err
 }
 
@@ -391,7 +393,11 @@ func (u *upload) place(d digest.Digest) error {
 			return err
 		}
 	}
-	return u.repo.layout.place(u.file, u.path, d, u.state.size)
+	unflushed := u.state.size
+	if u.shared {
+		unflushed = 0
+	}
+	return u.repo.layout.place(u.file, u.path, d, unflushed)
 }
 
 func (u *upload) Close() error {

@@ -26,3 +26,12 @@ func inode(info fs.FileInfo) uint64 {
 	}
 	return 0
 }
+
+// Identity tells a file from all others of this machine, and whose it is. It reports false where that is not known.
+func Identity(info fs.FileInfo) (device, inode uint64, owner int, known bool) {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, 0, 0, false
+	}
+	return uint64(st.Dev), st.Ino, int(st.Uid), true
+}

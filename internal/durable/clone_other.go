@@ -1,0 +1,7 @@
+//go:build !linux
+
+package durable
+
+import "os"
+
+func clone(_, _ *os.File) error { return ErrNoClone }

@@ -1,0 +1,162 @@
+package ocilayout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/durable"
+)
+
+// ImportBlob takes a blob from a file, as berth.Importer says.
+func (r *repository) ImportBlob(ctx context.Context, d digest.Digest, from berth.LocalFile) (berth.ImportMethod, error) {
+	if err := berth.ValidateDigest(d); err != nil {
+		return "", err
+	}
+	file, info, err := openLocal(from)
+	if err != nil {
+		return "", fmt.Errorf("file %s: %w: %w", from.Path, berth.ErrUnsupported, err)
+	}
+	defer file.Close()
+	opened, err := r.NewUpload(ctx, &berth.UploadOptions{Algorithm: d.Algorithm()})
+	if err != nil {
+		return "", err
+	}
+	i := &importing{upload: opened.(*upload), from: from, file: file, whole: from.Offset == 0 && from.Size == info.Size()}
+	method, err := i.take(ctx)
+	if err == nil && i.Size() != from.Size {
+		err = fmt.Errorf("%w: %d bytes were there to be read, %d were meant", berth.ErrDigestInvalid, i.Size(), from.Size)
+	}
+	if err == nil {
+		_, err = i.Commit(ctx, d)
+	}
+	i.Cancel(ctx)
+	if err != nil {
+		return "", fmt.Errorf("file %s: %w", from.Path, err)
+	}
+	return method, nil
+}
+
+var (
+	errNoFile     = errors.New("it is no regular file")
+	errOtherFile  = errors.New("it is another file than its caller has seen")
+	errOtherOwner = errors.New("it is another user's")
+	errNoIdentity = errors.New("the system does not tell which file it is")
+	errOutside    = errors.New("the bytes that are meant are not all there")
+)
+
+// openLocal opens the file that is meant, and no other: neither what a symbolic link leads to, nor what would keep
+// its reader waiting.
+func openLocal(from berth.LocalFile) (*os.File, fs.FileInfo, error) {
+	file, err := openQuietly(from.Path)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := file.Stat()
+	if err == nil {
+		err = judgeLocal(from, info)
+	}
+	if err != nil {
+		file.Close()
+		return nil, nil, err
+	}
+	return file, info, nil
+}
+
+func judgeLocal(from berth.LocalFile, info fs.FileInfo) error {
+	device, inode, owner, known := durable.Identity(info)
+	switch {
+	case !info.Mode().IsRegular():
+		return errNoFile
+	case !known:
+		return errNoIdentity
+	case device != from.Device || inode != from.Inode:
+		return errOtherFile
+	case owner != os.Geteuid():
+		return errOtherOwner
+	case from.Offset < 0 || from.Size < 0 || from.Size > info.Size()-from.Offset:
+		return errOutside
+	}
+	return nil
+}
+
+// importing is an upload whose bytes come from a file.
+type importing struct {
+	*upload
+	from  berth.LocalFile
+	file  *os.File
+	whole bool // the bytes that are meant are all that the file has
+}
+
+// take brings the bytes into the upload, in the way that costs least. Of what is not small the disk's own copy is
+// read and hashed.
+func (i *importing) take(ctx context.Context) (berth.ImportMethod, error) {
+	if i.whole && i.from.Size > smallUpload {
+		method, err := i.share()
+		if err == nil {
+			return method, i.hashFile(ctx)
+		}
+		if !errors.Is(err, durable.ErrNoClone) {
+			return "", err
+		}
+	}
+	_, err := i.ReadFrom(steady{ctx, io.NewSectionReader(i.file, i.from.Offset, i.from.Size)})
+	return berth.Copied, err
+}
+
+// share makes the upload's file one that has its bytes in common with the original.
+//
+// Errors: durable.ErrNoClone.
+func (i *importing) share() (method berth.ImportMethod, err error) {
+	dir := i.repo.layout.dir
+	if i.from.Link {
+		method = berth.Linked
+		i.upload.file, err = dir.Adopt(i.file, i.from.Path, i.path)
+	}
+	if !i.from.Link || errors.Is(err, durable.ErrNoClone) {
+		method = berth.Cloned
+		i.upload.file, err = dir.Clone(i.file, i.path, 0o644)
+	}
+	i.shared = err == nil
+	return method, err
+}
+
+// hashFile hashes what the upload's file holds, which nobody else changes.
+func (u *upload) hashFile(ctx context.Context) error {
+	from, sum, stock := steady{ctx, u.file}, u.state.hash, u.repo.layout.chunks
+	hashing := startStage(stock, func(data []byte) error {
+		_, err := sum.Write(data)
+		return err
+	})
+	n, err := stock.feed(from, 0, hashing)
+	hashing.end()
+	if err == nil { // there were no more buffers
+		var more int64
+		more, err = io.Copy(sum, from)
+		n += more
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	u.state.size = n
+	return err
+}
+
+// steady reads until a context ends.
+type steady struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (s steady) Read(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.Reader.Read(p)
+}
