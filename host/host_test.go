@@ -99,6 +99,10 @@ func (l *fakeLease) Close() error {
 	l.crash()
 	return l.call("close lease")
 }
+func (l *fakeLease) Import(context.Context, string, digest.Digest, berth.LocalFile) (berth.ImportMethod, error) {
+	return berth.Copied, nil
+}
+
 func (l *fakeLease) Listen(context.Context, plugin.ListenOptions) (plugin.Endpoint, error) {
 	return plugin.Endpoint{}, berth.ErrUnsupported
 }
@@ -263,7 +267,7 @@ func TestADirectoryThatWasReplaced(t *testing.T) {
 func TestCallsAreRepeated(t *testing.T) {
 	f, s := openFake(t, Options{})
 	asked := 0
-	err := s.Do(t.Context(), func(plugin.Controller) error {
+	err := s.Do(t.Context(), func(*Hold) error {
 		if asked++; asked < 3 {
 			f.mu.Lock()
 			last := f.leases[len(f.leases)-1]
@@ -277,7 +281,7 @@ func TestCallsAreRepeated(t *testing.T) {
 		t.Errorf("asked %d times, %v", asked, err)
 	}
 	asked = 0
-	err = s.Do(t.Context(), func(plugin.Controller) error {
+	err = s.Do(t.Context(), func(*Hold) error {
 		asked++
 		return berth.ErrDenied
 	})

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/internal/control"
 	"github.com/berthoci/berth/plugin"
@@ -168,7 +170,7 @@ func (s *Session) mind(h *Hold) {
 
 // Do runs what asks the plugin something that may be asked twice. It is run again if the plugin is gone
 // before it has answered.
-func (s *Session) Do(ctx context.Context, ask func(plugin.Controller) error) error {
+func (s *Session) Do(ctx context.Context, ask func(*Hold) error) error {
 	for attempt := 0; ; attempt++ {
 		h, err := s.Hold(ctx)
 		if err != nil {
@@ -184,12 +186,12 @@ func (s *Session) Do(ctx context.Context, ask func(plugin.Controller) error) err
 
 // Flush brings the layout's index.json up to date with all that was answered before.
 func (s *Session) Flush(ctx context.Context) error {
-	return s.Do(ctx, func(c plugin.Controller) error { return c.Flush(ctx) })
+	return s.Do(ctx, func(c *Hold) error { return c.Flush(ctx) })
 }
 
 // ask is Do for what has an answer.
-func ask[T any](ctx context.Context, s *Session, call func(plugin.Controller) (T, error)) (answer T, err error) {
-	err = s.Do(ctx, func(c plugin.Controller) (err error) {
+func ask[T any](ctx context.Context, s *Session, call func(*Hold) (T, error)) (answer T, err error) {
+	err = s.Do(ctx, func(c *Hold) (err error) {
 		answer, err = call(c)
 		return err
 	})
@@ -198,29 +200,34 @@ func ask[T any](ctx context.Context, s *Session, call func(plugin.Controller) (T
 
 // GC removes what no manifest leads to, and what the options' rules say.
 func (s *Session) GC(ctx context.Context, opts *berth.GCOptions) (berth.GCReport, error) {
-	return ask(ctx, s, func(c plugin.Controller) (berth.GCReport, error) { return c.GC(ctx, opts) })
+	return ask(ctx, s, func(c *Hold) (berth.GCReport, error) { return c.GC(ctx, opts) })
 }
 
 // Fsck checks all that the layout holds.
 func (s *Session) Fsck(ctx context.Context, opts *berth.FsckOptions) (berth.FsckReport, error) {
-	return ask(ctx, s, func(c plugin.Controller) (berth.FsckReport, error) { return c.Fsck(ctx, opts) })
+	return ask(ctx, s, func(c *Hold) (berth.FsckReport, error) { return c.Fsck(ctx, opts) })
 }
 
 // Checkout keeps the directory still until its function is called.
 func (s *Session) Checkout(ctx context.Context) (done func(context.Context) error, err error) {
-	return ask(ctx, s, func(c plugin.Controller) (func(context.Context) error, error) { return c.Checkout(ctx) })
+	return ask(ctx, s, func(c *Hold) (func(context.Context) error, error) { return c.Checkout(ctx) })
+}
+
+// Import stores a blob of a repository from a file of this machine, as [berth.Importer] says.
+func (s *Session) Import(ctx context.Context, repository string, d digest.Digest, from berth.LocalFile) (berth.ImportMethod, error) {
+	return ask(ctx, s, func(h *Hold) (berth.ImportMethod, error) { return h.lease.Import(ctx, repository, d, from) })
 }
 
 // HoldFor opens an address for as long as another process of this machine runs, whatever becomes of the session.
 func (s *Session) HoldFor(ctx context.Context, pid int, listen plugin.ListenOptions) (plugin.Endpoint, error) {
 	asks := s.asks
 	asks.Listen, asks.Logger, asks.AccessLog = &listen, nil, nil
-	return ask(ctx, s, func(c plugin.Controller) (plugin.Endpoint, error) { return c.Hold(ctx, pid, asks) })
+	return ask(ctx, s, func(c *Hold) (plugin.Endpoint, error) { return c.Hold(ctx, pid, asks) })
 }
 
 // Status tells how the plugin is.
 func (s *Session) Status(ctx context.Context) (plugin.Status, error) {
-	return ask(ctx, s, func(c plugin.Controller) (plugin.Status, error) { return c.Status(ctx) })
+	return ask(ctx, s, func(c *Hold) (plugin.Status, error) { return c.Status(ctx) })
 }
 
 // Watch yields what happens to the layout, as [berth.Watcher] says. Where a plugin ends, it goes on at the

@@ -239,3 +239,11 @@ func problemToProto(p berth.Problem) *controlpb.Problem {
 func problemFromProto(p *controlpb.Problem) berth.Problem {
 	return berth.Problem{Kind: p.GetKind(), Digest: digest.Digest(p.GetDigest()), References: p.GetReferences(), Detail: p.GetDetail(), Repaired: p.GetRepaired()}
 }
+
+func localFileToProto(f berth.LocalFile) *controlpb.ImportRequest {
+	return &controlpb.ImportRequest{Path: []byte(f.Path), Offset: f.Offset, Size: f.Size, Device: f.Device, Inode: f.Inode, Link: f.Link}
+}
+
+func localFileFromProto(p *controlpb.ImportRequest) berth.LocalFile {
+	return berth.LocalFile{Path: string(p.GetPath()), Offset: p.GetOffset(), Size: p.GetSize(), Device: p.GetDevice(), Inode: p.GetInode(), Link: p.GetLink()}
+}

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -133,18 +134,38 @@ func (s *stub) leave(id string) {
 	delete(s.leases, id)
 }
 
-func (s *stub) Listen(ctx context.Context, req *controlpb.ListenRequest) (*controlpb.ListenResponse, error) {
+// held returns a lease, or an error that says that its plugin is gone: it was of the owner before this one.
+func (s *stub) held(id string) (Lease, error) {
 	s.mu.Lock()
-	lease := s.leases[req.GetLeaseId()]
-	s.mu.Unlock()
-	if lease == nil {
-		return nil, status.Error(codes.Unavailable, "no such lease") // it was of an owner before this one
+	defer s.mu.Unlock()
+	if lease := s.leases[id]; lease != nil {
+		return lease, nil
+	}
+	return nil, status.Error(codes.Unavailable, "no such lease")
+}
+
+func (s *stub) Listen(ctx context.Context, req *controlpb.ListenRequest) (*controlpb.ListenResponse, error) {
+	lease, err := s.held(req.GetLeaseId())
+	if err != nil {
+		return nil, err
 	}
 	endpoint, err := lease.Listen(ctx, listenOptionsFromProto(req))
 	if err != nil {
 		return nil, toStatus(err)
 	}
 	return endpointToProto(endpoint), nil
+}
+
+func (s *stub) Import(ctx context.Context, req *controlpb.ImportRequest) (*controlpb.ImportResponse, error) {
+	lease, err := s.held(req.GetLeaseId())
+	if err != nil {
+		return nil, err
+	}
+	method, err := lease.Import(ctx, req.GetRepository(), digest.Digest(req.GetDigest()), localFileFromProto(req))
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &controlpb.ImportResponse{Method: string(method)}, nil
 }
 
 func (s *stub) Hold(ctx context.Context, req *controlpb.HoldRequest) (*controlpb.HoldResponse, error) {
@@ -264,6 +285,16 @@ func (l *clientLease) Listen(ctx context.Context, opts ListenOptions) (Endpoint,
 		return Endpoint{}, fromStatus(ctx, err)
 	}
 	return endpointFromProto(resp), nil
+}
+
+func (l *clientLease) Import(ctx context.Context, repository string, d digest.Digest, from berth.LocalFile) (berth.ImportMethod, error) {
+	req := localFileToProto(from)
+	req.LeaseId, req.Repository, req.Digest = l.begun.GetLeaseId(), repository, string(d)
+	resp, err := l.client.control().Import(ctx, req)
+	if err != nil {
+		return "", fromStatus(ctx, err)
+	}
+	return berth.ImportMethod(resp.GetMethod()), nil
 }
 
 func (l *clientLease) Ending() <-chan struct{} { return l.ending }

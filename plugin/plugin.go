@@ -28,6 +28,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/internal/control"
 )
@@ -114,6 +116,9 @@ type Lease interface {
 	// Errors: ErrAddressInUse; berth.ErrDenied for an address beyond the loopback interface without TLS and
 	// passwords; what is wrong with the options.
 	Listen(ctx context.Context, opts ListenOptions) (Endpoint, error)
+
+	// Import stores a blob of a repository from a file of this machine, as [berth.Importer] says.
+	Import(ctx context.Context, repository string, d digest.Digest, from berth.LocalFile) (berth.ImportMethod, error)
 
 	Life
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc/test/bufconn"
 
@@ -76,13 +77,20 @@ func (f *fake) Lease(_ context.Context, opts LeaseOptions) (Lease, error) {
 	return f.lease, nil
 }
 
+type imported struct {
+	repository string
+	digest     digest.Digest
+	from       berth.LocalFile
+}
+
 type fakeLease struct {
-	got    LeaseOptions
-	listen ListenOptions
-	ending chan struct{} // closed by the plugin's side
-	done   chan struct{} // closed by the plugin's side
-	gone   chan struct{} // closed when the lease is closed
-	err    error         // of closing
+	imported imported
+	got      LeaseOptions
+	listen   ListenOptions
+	ending   chan struct{} // closed by the plugin's side
+	done     chan struct{} // closed by the plugin's side
+	gone     chan struct{} // closed when the lease is closed
+	err      error         // of closing
 
 	stopped bool
 }
@@ -94,6 +102,11 @@ func newFake() *fake {
 
 func (l *fakeLease) Grant() Grant {
 	return Grant{fakeInfo, Endpoint{Address: "127.0.0.1:2", Token: "s", Socket: "/so\xffck"}}
+}
+
+func (l *fakeLease) Import(_ context.Context, repository string, d digest.Digest, from berth.LocalFile) (berth.ImportMethod, error) {
+	l.imported = imported{repository, d, from}
+	return berth.Cloned, l.err
 }
 
 func (l *fakeLease) Listen(_ context.Context, opts ListenOptions) (Endpoint, error) {
@@ -207,6 +220,30 @@ func TestAPlainLeaseCrosses(t *testing.T) {
 	}
 	if err := lease.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAnImportCrosses(t *testing.T) {
+	f := newFake()
+	c := connect(t, f)
+	lease, err := c.Lease(t.Context(), LeaseOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := imported{"app/web", "sha256:x", berth.LocalFile{Path: "/a\xff", Offset: 1, Size: 2, Device: 3, Inode: 1 << 63, Link: true}}
+	if method, err := lease.Import(t.Context(), want.repository, want.digest, want.from); method != berth.Cloned || err != nil || f.lease.imported != want {
+		t.Errorf("got %v, %v, of %+v", method, err, f.lease.imported)
+	}
+	f.lease.err = fmt.Errorf("file /a: %w: it is a pipe", berth.ErrUnsupported)
+	if _, err := lease.Import(t.Context(), "", "", berth.LocalFile{}); !errors.Is(err, berth.ErrUnsupported) || err.Error() != f.lease.err.Error() {
+		t.Errorf("got %v", err)
+	}
+	f.lease.err = nil
+	if err := lease.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := lease.Import(t.Context(), "", "", berth.LocalFile{}); !errors.Is(err, ErrGone) {
+		t.Errorf("after the lease's end: got %v", err)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/ocilayout"
 	"github.com/berthoci/berth/plugin"
@@ -69,6 +71,17 @@ func (l *lease) Listen(_ context.Context, opts plugin.ListenOptions) (plugin.End
 	}
 	l.sites = append(l.sites, s)
 	return s.endpoint, nil
+}
+
+func (l *lease) Import(ctx context.Context, repository string, d digest.Digest, from berth.LocalFile) (berth.ImportMethod, error) {
+	if l.opts.Key != l.controller.cfg.Key {
+		return "", errPrivate(l.controller.info)
+	}
+	repo, err := l.controller.layout.Repository(repository)
+	if err != nil {
+		return "", err
+	}
+	return repo.(berth.Importer).ImportBlob(ctx, d, from)
 }
 
 func (l *lease) Ending() <-chan struct{} { return l.controller.use.over }

@@ -1016,6 +1016,158 @@ func (x *ListenResponse) GetSocket() []byte {
 	return nil
 }
 
+type ImportRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	LeaseId       string                 `protobuf:"bytes,1,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
+	Repository    string                 `protobuf:"bytes,2,opt,name=repository,proto3" json:"repository,omitempty"`
+	Digest        string                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	Path          []byte                 `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
+	Offset        int64                  `protobuf:"varint,5,opt,name=offset,proto3" json:"offset,omitempty"`
+	Size          int64                  `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
+	Device        uint64                 `protobuf:"varint,7,opt,name=device,proto3" json:"device,omitempty"`
+	Inode         uint64                 `protobuf:"varint,8,opt,name=inode,proto3" json:"inode,omitempty"`
+	Link          bool                   `protobuf:"varint,9,opt,name=link,proto3" json:"link,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportRequest) Reset() {
+	*x = ImportRequest{}
+	mi := &file_control_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportRequest) ProtoMessage() {}
+
+func (x *ImportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportRequest.ProtoReflect.Descriptor instead.
+func (*ImportRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ImportRequest) GetLeaseId() string {
+	if x != nil {
+		return x.LeaseId
+	}
+	return ""
+}
+
+func (x *ImportRequest) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *ImportRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *ImportRequest) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *ImportRequest) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ImportRequest) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *ImportRequest) GetDevice() uint64 {
+	if x != nil {
+		return x.Device
+	}
+	return 0
+}
+
+func (x *ImportRequest) GetInode() uint64 {
+	if x != nil {
+		return x.Inode
+	}
+	return 0
+}
+
+func (x *ImportRequest) GetLink() bool {
+	if x != nil {
+		return x.Link
+	}
+	return false
+}
+
+type ImportResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Method        string                 `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"` // how: "cloned", "copied" or "linked"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportResponse) Reset() {
+	*x = ImportResponse{}
+	mi := &file_control_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportResponse) ProtoMessage() {}
+
+func (x *ImportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportResponse.ProtoReflect.Descriptor instead.
+func (*ImportResponse) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ImportResponse) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
 type HoldRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Pid           int64                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
@@ -1026,7 +1178,7 @@ type HoldRequest struct {
 
 func (x *HoldRequest) Reset() {
 	*x = HoldRequest{}
-	mi := &file_control_proto_msgTypes[12]
+	mi := &file_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1190,7 @@ func (x *HoldRequest) String() string {
 func (*HoldRequest) ProtoMessage() {}
 
 func (x *HoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[12]
+	mi := &file_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1203,7 @@ func (x *HoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
 func (*HoldRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{12}
+	return file_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HoldRequest) GetPid() int64 {
@@ -1077,7 +1229,7 @@ type HoldResponse struct {
 
 func (x *HoldResponse) Reset() {
 	*x = HoldResponse{}
-	mi := &file_control_proto_msgTypes[13]
+	mi := &file_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1241,7 @@ func (x *HoldResponse) String() string {
 func (*HoldResponse) ProtoMessage() {}
 
 func (x *HoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[13]
+	mi := &file_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1254,7 @@ func (x *HoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldResponse.ProtoReflect.Descriptor instead.
 func (*HoldResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{13}
+	return file_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *HoldResponse) GetListen() *ListenResponse {
@@ -1120,7 +1272,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_control_proto_msgTypes[14]
+	mi := &file_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1132,7 +1284,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[14]
+	mi := &file_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1145,7 +1297,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{14}
+	return file_control_proto_rawDescGZIP(), []int{16}
 }
 
 type StatusResponse struct {
@@ -1168,7 +1320,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_control_proto_msgTypes[15]
+	mi := &file_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1332,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[15]
+	mi := &file_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1345,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{15}
+	return file_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StatusResponse) GetInfo() *HelloResponse {
@@ -1293,7 +1445,7 @@ type LeaseStatus struct {
 
 func (x *LeaseStatus) Reset() {
 	*x = LeaseStatus{}
-	mi := &file_control_proto_msgTypes[16]
+	mi := &file_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1457,7 @@ func (x *LeaseStatus) String() string {
 func (*LeaseStatus) ProtoMessage() {}
 
 func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[16]
+	mi := &file_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1470,7 @@ func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseStatus.ProtoReflect.Descriptor instead.
 func (*LeaseStatus) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{16}
+	return file_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LeaseStatus) GetPid() int64 {
@@ -1364,7 +1516,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_control_proto_msgTypes[17]
+	mi := &file_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1528,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[17]
+	mi := &file_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,7 +1541,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{17}
+	return file_control_proto_rawDescGZIP(), []int{19}
 }
 
 type DrainResponse struct {
@@ -1400,7 +1552,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_control_proto_msgTypes[18]
+	mi := &file_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1564,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[18]
+	mi := &file_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1577,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{18}
+	return file_control_proto_rawDescGZIP(), []int{20}
 }
 
 type WatchRequest struct {
@@ -1438,7 +1590,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_control_proto_msgTypes[19]
+	mi := &file_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1450,7 +1602,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[19]
+	mi := &file_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1463,7 +1615,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{19}
+	return file_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchRequest) GetAfter() string {
@@ -1498,7 +1650,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_control_proto_msgTypes[20]
+	mi := &file_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1510,7 +1662,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[20]
+	mi := &file_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1523,7 +1675,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{20}
+	return file_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchEvent) GetPosition() string {
@@ -1608,7 +1760,7 @@ type GCSummary struct {
 
 func (x *GCSummary) Reset() {
 	*x = GCSummary{}
-	mi := &file_control_proto_msgTypes[21]
+	mi := &file_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1772,7 @@ func (x *GCSummary) String() string {
 func (*GCSummary) ProtoMessage() {}
 
 func (x *GCSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[21]
+	mi := &file_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1785,7 @@ func (x *GCSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GCSummary.ProtoReflect.Descriptor instead.
 func (*GCSummary) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{21}
+	return file_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GCSummary) GetTags() int64 {
@@ -1672,7 +1824,7 @@ type FlushRequest struct {
 
 func (x *FlushRequest) Reset() {
 	*x = FlushRequest{}
-	mi := &file_control_proto_msgTypes[22]
+	mi := &file_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +1836,7 @@ func (x *FlushRequest) String() string {
 func (*FlushRequest) ProtoMessage() {}
 
 func (x *FlushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[22]
+	mi := &file_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +1849,7 @@ func (x *FlushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushRequest.ProtoReflect.Descriptor instead.
 func (*FlushRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{22}
+	return file_control_proto_rawDescGZIP(), []int{24}
 }
 
 type FlushResponse struct {
@@ -1708,7 +1860,7 @@ type FlushResponse struct {
 
 func (x *FlushResponse) Reset() {
 	*x = FlushResponse{}
-	mi := &file_control_proto_msgTypes[23]
+	mi := &file_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1872,7 @@ func (x *FlushResponse) String() string {
 func (*FlushResponse) ProtoMessage() {}
 
 func (x *FlushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[23]
+	mi := &file_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1885,7 @@ func (x *FlushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushResponse.ProtoReflect.Descriptor instead.
 func (*FlushResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{23}
+	return file_control_proto_rawDescGZIP(), []int{25}
 }
 
 type GCRequest struct {
@@ -1749,7 +1901,7 @@ type GCRequest struct {
 
 func (x *GCRequest) Reset() {
 	*x = GCRequest{}
-	mi := &file_control_proto_msgTypes[24]
+	mi := &file_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +1913,7 @@ func (x *GCRequest) String() string {
 func (*GCRequest) ProtoMessage() {}
 
 func (x *GCRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[24]
+	mi := &file_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +1926,7 @@ func (x *GCRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GCRequest.ProtoReflect.Descriptor instead.
 func (*GCRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{24}
+	return file_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GCRequest) GetDryRun() bool {
@@ -1822,7 +1974,7 @@ type KeepRule struct {
 
 func (x *KeepRule) Reset() {
 	*x = KeepRule{}
-	mi := &file_control_proto_msgTypes[25]
+	mi := &file_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +1986,7 @@ func (x *KeepRule) String() string {
 func (*KeepRule) ProtoMessage() {}
 
 func (x *KeepRule) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[25]
+	mi := &file_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +1999,7 @@ func (x *KeepRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepRule.ProtoReflect.Descriptor instead.
 func (*KeepRule) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{25}
+	return file_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *KeepRule) GetRepositories() string {
@@ -1876,7 +2028,7 @@ type GCEvent struct {
 
 func (x *GCEvent) Reset() {
 	*x = GCEvent{}
-	mi := &file_control_proto_msgTypes[26]
+	mi := &file_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +2040,7 @@ func (x *GCEvent) String() string {
 func (*GCEvent) ProtoMessage() {}
 
 func (x *GCEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[26]
+	mi := &file_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +2053,7 @@ func (x *GCEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GCEvent.ProtoReflect.Descriptor instead.
 func (*GCEvent) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{26}
+	return file_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GCEvent) GetPiece() []byte {
@@ -1935,7 +2087,7 @@ type GCReport struct {
 
 func (x *GCReport) Reset() {
 	*x = GCReport{}
-	mi := &file_control_proto_msgTypes[27]
+	mi := &file_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +2099,7 @@ func (x *GCReport) String() string {
 func (*GCReport) ProtoMessage() {}
 
 func (x *GCReport) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[27]
+	mi := &file_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2112,7 @@ func (x *GCReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GCReport.ProtoReflect.Descriptor instead.
 func (*GCReport) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{27}
+	return file_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GCReport) GetDryRun() bool {
@@ -2038,7 +2190,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_control_proto_msgTypes[28]
+	mi := &file_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2202,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[28]
+	mi := &file_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2215,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{28}
+	return file_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Removal) GetRepository() string {
@@ -2103,7 +2255,7 @@ type FsckRequest struct {
 
 func (x *FsckRequest) Reset() {
 	*x = FsckRequest{}
-	mi := &file_control_proto_msgTypes[29]
+	mi := &file_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +2267,7 @@ func (x *FsckRequest) String() string {
 func (*FsckRequest) ProtoMessage() {}
 
 func (x *FsckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[29]
+	mi := &file_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +2280,7 @@ func (x *FsckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FsckRequest.ProtoReflect.Descriptor instead.
 func (*FsckRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{29}
+	return file_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FsckRequest) GetRepair() bool {
@@ -2149,7 +2301,7 @@ type FsckEvent struct {
 
 func (x *FsckEvent) Reset() {
 	*x = FsckEvent{}
-	mi := &file_control_proto_msgTypes[30]
+	mi := &file_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2161,7 +2313,7 @@ func (x *FsckEvent) String() string {
 func (*FsckEvent) ProtoMessage() {}
 
 func (x *FsckEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[30]
+	mi := &file_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2174,7 +2326,7 @@ func (x *FsckEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FsckEvent.ProtoReflect.Descriptor instead.
 func (*FsckEvent) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{30}
+	return file_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *FsckEvent) GetPiece() []byte {
@@ -2206,7 +2358,7 @@ type FsckReport struct {
 
 func (x *FsckReport) Reset() {
 	*x = FsckReport{}
-	mi := &file_control_proto_msgTypes[31]
+	mi := &file_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2218,7 +2370,7 @@ func (x *FsckReport) String() string {
 func (*FsckReport) ProtoMessage() {}
 
 func (x *FsckReport) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[31]
+	mi := &file_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2231,7 +2383,7 @@ func (x *FsckReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FsckReport.ProtoReflect.Descriptor instead.
 func (*FsckReport) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{31}
+	return file_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *FsckReport) GetBlobs() int64 {
@@ -2296,7 +2448,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_control_proto_msgTypes[32]
+	mi := &file_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2308,7 +2460,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[32]
+	mi := &file_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2321,7 +2473,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{32}
+	return file_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Problem) GetKind() string {
@@ -2367,7 +2519,7 @@ type CheckoutRequest struct {
 
 func (x *CheckoutRequest) Reset() {
 	*x = CheckoutRequest{}
-	mi := &file_control_proto_msgTypes[33]
+	mi := &file_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2379,7 +2531,7 @@ func (x *CheckoutRequest) String() string {
 func (*CheckoutRequest) ProtoMessage() {}
 
 func (x *CheckoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[33]
+	mi := &file_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2392,7 +2544,7 @@ func (x *CheckoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckoutRequest.ProtoReflect.Descriptor instead.
 func (*CheckoutRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{33}
+	return file_control_proto_rawDescGZIP(), []int{35}
 }
 
 type CheckoutEvent struct {
@@ -2403,7 +2555,7 @@ type CheckoutEvent struct {
 
 func (x *CheckoutEvent) Reset() {
 	*x = CheckoutEvent{}
-	mi := &file_control_proto_msgTypes[34]
+	mi := &file_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2415,7 +2567,7 @@ func (x *CheckoutEvent) String() string {
 func (*CheckoutEvent) ProtoMessage() {}
 
 func (x *CheckoutEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[34]
+	mi := &file_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2428,7 +2580,7 @@ func (x *CheckoutEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckoutEvent.ProtoReflect.Descriptor instead.
 func (*CheckoutEvent) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{34}
+	return file_control_proto_rawDescGZIP(), []int{36}
 }
 
 // Failure is the detail of an error status: an error of the contract, by its code.
@@ -2441,7 +2593,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_control_proto_msgTypes[35]
+	mi := &file_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2453,7 +2605,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[35]
+	mi := &file_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2466,7 +2618,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{35}
+	return file_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Failure) GetCode() string {
@@ -2565,7 +2717,21 @@ const file_control_proto_rawDesc = "" +
 	"\x0eListenResponse\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x16\n" +
-	"\x06socket\x18\x03 \x01(\fR\x06socket\"U\n" +
+	"\x06socket\x18\x03 \x01(\fR\x06socket\"\xe4\x01\n" +
+	"\rImportRequest\x12\x19\n" +
+	"\blease_id\x18\x01 \x01(\tR\aleaseId\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x02 \x01(\tR\n" +
+	"repository\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04path\x18\x04 \x01(\fR\x04path\x12\x16\n" +
+	"\x06offset\x18\x05 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04size\x18\x06 \x01(\x03R\x04size\x12\x16\n" +
+	"\x06device\x18\a \x01(\x04R\x06device\x12\x14\n" +
+	"\x05inode\x18\b \x01(\x04R\x05inode\x12\x12\n" +
+	"\x04link\x18\t \x01(\bR\x04link\"(\n" +
+	"\x0eImportResponse\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\"U\n" +
 	"\vHoldRequest\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x03R\x03pid\x124\n" +
 	"\x05lease\x18\x02 \x01(\v2\x1e.berth.control.v1.LeaseRequestR\x05lease\"H\n" +
@@ -2678,10 +2844,11 @@ const file_control_proto_rawDesc = "" +
 	"\x0fCheckoutRequest\"\x0f\n" +
 	"\rCheckoutEvent\"\x1d\n" +
 	"\aFailure\x12\x12\n" +
-	"\x04code\x18\x01 \x01(\tR\x04code2\xed\x05\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code2\xba\x06\n" +
 	"\aControl\x12H\n" +
 	"\x05Hello\x12\x1e.berth.control.v1.HelloRequest\x1a\x1f.berth.control.v1.HelloResponse\x12K\n" +
-	"\x06Listen\x12\x1f.berth.control.v1.ListenRequest\x1a .berth.control.v1.ListenResponse\x12E\n" +
+	"\x06Listen\x12\x1f.berth.control.v1.ListenRequest\x1a .berth.control.v1.ListenResponse\x12K\n" +
+	"\x06Import\x12\x1f.berth.control.v1.ImportRequest\x1a .berth.control.v1.ImportResponse\x12E\n" +
 	"\x04Hold\x12\x1d.berth.control.v1.HoldRequest\x1a\x1e.berth.control.v1.HoldResponse\x12K\n" +
 	"\x06Status\x12\x1f.berth.control.v1.StatusRequest\x1a .berth.control.v1.StatusResponse\x12H\n" +
 	"\x05Drain\x12\x1e.berth.control.v1.DrainRequest\x1a\x1f.berth.control.v1.DrainResponse\x12G\n" +
@@ -2703,7 +2870,7 @@ func file_control_proto_rawDescGZIP() []byte {
 	return file_control_proto_rawDescData
 }
 
-var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_control_proto_goTypes = []any{
 	(*HelloRequest)(nil),    // 0: berth.control.v1.HelloRequest
 	(*HelloResponse)(nil),   // 1: berth.control.v1.HelloResponse
@@ -2717,30 +2884,32 @@ var file_control_proto_goTypes = []any{
 	(*LogAttribute)(nil),    // 9: berth.control.v1.LogAttribute
 	(*ListenRequest)(nil),   // 10: berth.control.v1.ListenRequest
 	(*ListenResponse)(nil),  // 11: berth.control.v1.ListenResponse
-	(*HoldRequest)(nil),     // 12: berth.control.v1.HoldRequest
-	(*HoldResponse)(nil),    // 13: berth.control.v1.HoldResponse
-	(*StatusRequest)(nil),   // 14: berth.control.v1.StatusRequest
-	(*StatusResponse)(nil),  // 15: berth.control.v1.StatusResponse
-	(*LeaseStatus)(nil),     // 16: berth.control.v1.LeaseStatus
-	(*DrainRequest)(nil),    // 17: berth.control.v1.DrainRequest
-	(*DrainResponse)(nil),   // 18: berth.control.v1.DrainResponse
-	(*WatchRequest)(nil),    // 19: berth.control.v1.WatchRequest
-	(*WatchEvent)(nil),      // 20: berth.control.v1.WatchEvent
-	(*GCSummary)(nil),       // 21: berth.control.v1.GCSummary
-	(*FlushRequest)(nil),    // 22: berth.control.v1.FlushRequest
-	(*FlushResponse)(nil),   // 23: berth.control.v1.FlushResponse
-	(*GCRequest)(nil),       // 24: berth.control.v1.GCRequest
-	(*KeepRule)(nil),        // 25: berth.control.v1.KeepRule
-	(*GCEvent)(nil),         // 26: berth.control.v1.GCEvent
-	(*GCReport)(nil),        // 27: berth.control.v1.GCReport
-	(*Removal)(nil),         // 28: berth.control.v1.Removal
-	(*FsckRequest)(nil),     // 29: berth.control.v1.FsckRequest
-	(*FsckEvent)(nil),       // 30: berth.control.v1.FsckEvent
-	(*FsckReport)(nil),      // 31: berth.control.v1.FsckReport
-	(*Problem)(nil),         // 32: berth.control.v1.Problem
-	(*CheckoutRequest)(nil), // 33: berth.control.v1.CheckoutRequest
-	(*CheckoutEvent)(nil),   // 34: berth.control.v1.CheckoutEvent
-	(*Failure)(nil),         // 35: berth.control.v1.Failure
+	(*ImportRequest)(nil),   // 12: berth.control.v1.ImportRequest
+	(*ImportResponse)(nil),  // 13: berth.control.v1.ImportResponse
+	(*HoldRequest)(nil),     // 14: berth.control.v1.HoldRequest
+	(*HoldResponse)(nil),    // 15: berth.control.v1.HoldResponse
+	(*StatusRequest)(nil),   // 16: berth.control.v1.StatusRequest
+	(*StatusResponse)(nil),  // 17: berth.control.v1.StatusResponse
+	(*LeaseStatus)(nil),     // 18: berth.control.v1.LeaseStatus
+	(*DrainRequest)(nil),    // 19: berth.control.v1.DrainRequest
+	(*DrainResponse)(nil),   // 20: berth.control.v1.DrainResponse
+	(*WatchRequest)(nil),    // 21: berth.control.v1.WatchRequest
+	(*WatchEvent)(nil),      // 22: berth.control.v1.WatchEvent
+	(*GCSummary)(nil),       // 23: berth.control.v1.GCSummary
+	(*FlushRequest)(nil),    // 24: berth.control.v1.FlushRequest
+	(*FlushResponse)(nil),   // 25: berth.control.v1.FlushResponse
+	(*GCRequest)(nil),       // 26: berth.control.v1.GCRequest
+	(*KeepRule)(nil),        // 27: berth.control.v1.KeepRule
+	(*GCEvent)(nil),         // 28: berth.control.v1.GCEvent
+	(*GCReport)(nil),        // 29: berth.control.v1.GCReport
+	(*Removal)(nil),         // 30: berth.control.v1.Removal
+	(*FsckRequest)(nil),     // 31: berth.control.v1.FsckRequest
+	(*FsckEvent)(nil),       // 32: berth.control.v1.FsckEvent
+	(*FsckReport)(nil),      // 33: berth.control.v1.FsckReport
+	(*Problem)(nil),         // 34: berth.control.v1.Problem
+	(*CheckoutRequest)(nil), // 35: berth.control.v1.CheckoutRequest
+	(*CheckoutEvent)(nil),   // 36: berth.control.v1.CheckoutEvent
+	(*Failure)(nil),         // 37: berth.control.v1.Failure
 }
 var file_control_proto_depIdxs = []int32{
 	2,  // 0: berth.control.v1.HelloResponse.protocols:type_name -> berth.control.v1.Protocols
@@ -2756,35 +2925,37 @@ var file_control_proto_depIdxs = []int32{
 	3,  // 10: berth.control.v1.HoldRequest.lease:type_name -> berth.control.v1.LeaseRequest
 	11, // 11: berth.control.v1.HoldResponse.listen:type_name -> berth.control.v1.ListenResponse
 	1,  // 12: berth.control.v1.StatusResponse.info:type_name -> berth.control.v1.HelloResponse
-	16, // 13: berth.control.v1.StatusResponse.leases:type_name -> berth.control.v1.LeaseStatus
+	18, // 13: berth.control.v1.StatusResponse.leases:type_name -> berth.control.v1.LeaseStatus
 	11, // 14: berth.control.v1.LeaseStatus.addresses:type_name -> berth.control.v1.ListenResponse
-	21, // 15: berth.control.v1.WatchEvent.gc:type_name -> berth.control.v1.GCSummary
-	25, // 16: berth.control.v1.GCRequest.keep:type_name -> berth.control.v1.KeepRule
-	28, // 17: berth.control.v1.GCReport.tags:type_name -> berth.control.v1.Removal
-	28, // 18: berth.control.v1.GCReport.manifests:type_name -> berth.control.v1.Removal
-	32, // 19: berth.control.v1.FsckReport.problems:type_name -> berth.control.v1.Problem
+	23, // 15: berth.control.v1.WatchEvent.gc:type_name -> berth.control.v1.GCSummary
+	27, // 16: berth.control.v1.GCRequest.keep:type_name -> berth.control.v1.KeepRule
+	30, // 17: berth.control.v1.GCReport.tags:type_name -> berth.control.v1.Removal
+	30, // 18: berth.control.v1.GCReport.manifests:type_name -> berth.control.v1.Removal
+	34, // 19: berth.control.v1.FsckReport.problems:type_name -> berth.control.v1.Problem
 	0,  // 20: berth.control.v1.Control.Hello:input_type -> berth.control.v1.HelloRequest
 	10, // 21: berth.control.v1.Control.Listen:input_type -> berth.control.v1.ListenRequest
-	12, // 22: berth.control.v1.Control.Hold:input_type -> berth.control.v1.HoldRequest
-	14, // 23: berth.control.v1.Control.Status:input_type -> berth.control.v1.StatusRequest
-	17, // 24: berth.control.v1.Control.Drain:input_type -> berth.control.v1.DrainRequest
-	19, // 25: berth.control.v1.Control.Watch:input_type -> berth.control.v1.WatchRequest
-	22, // 26: berth.control.v1.Control.Flush:input_type -> berth.control.v1.FlushRequest
-	24, // 27: berth.control.v1.Control.GC:input_type -> berth.control.v1.GCRequest
-	29, // 28: berth.control.v1.Control.Fsck:input_type -> berth.control.v1.FsckRequest
-	33, // 29: berth.control.v1.Control.Checkout:input_type -> berth.control.v1.CheckoutRequest
-	1,  // 30: berth.control.v1.Control.Hello:output_type -> berth.control.v1.HelloResponse
-	11, // 31: berth.control.v1.Control.Listen:output_type -> berth.control.v1.ListenResponse
-	13, // 32: berth.control.v1.Control.Hold:output_type -> berth.control.v1.HoldResponse
-	15, // 33: berth.control.v1.Control.Status:output_type -> berth.control.v1.StatusResponse
-	18, // 34: berth.control.v1.Control.Drain:output_type -> berth.control.v1.DrainResponse
-	20, // 35: berth.control.v1.Control.Watch:output_type -> berth.control.v1.WatchEvent
-	23, // 36: berth.control.v1.Control.Flush:output_type -> berth.control.v1.FlushResponse
-	26, // 37: berth.control.v1.Control.GC:output_type -> berth.control.v1.GCEvent
-	30, // 38: berth.control.v1.Control.Fsck:output_type -> berth.control.v1.FsckEvent
-	34, // 39: berth.control.v1.Control.Checkout:output_type -> berth.control.v1.CheckoutEvent
-	30, // [30:40] is the sub-list for method output_type
-	20, // [20:30] is the sub-list for method input_type
+	12, // 22: berth.control.v1.Control.Import:input_type -> berth.control.v1.ImportRequest
+	14, // 23: berth.control.v1.Control.Hold:input_type -> berth.control.v1.HoldRequest
+	16, // 24: berth.control.v1.Control.Status:input_type -> berth.control.v1.StatusRequest
+	19, // 25: berth.control.v1.Control.Drain:input_type -> berth.control.v1.DrainRequest
+	21, // 26: berth.control.v1.Control.Watch:input_type -> berth.control.v1.WatchRequest
+	24, // 27: berth.control.v1.Control.Flush:input_type -> berth.control.v1.FlushRequest
+	26, // 28: berth.control.v1.Control.GC:input_type -> berth.control.v1.GCRequest
+	31, // 29: berth.control.v1.Control.Fsck:input_type -> berth.control.v1.FsckRequest
+	35, // 30: berth.control.v1.Control.Checkout:input_type -> berth.control.v1.CheckoutRequest
+	1,  // 31: berth.control.v1.Control.Hello:output_type -> berth.control.v1.HelloResponse
+	11, // 32: berth.control.v1.Control.Listen:output_type -> berth.control.v1.ListenResponse
+	13, // 33: berth.control.v1.Control.Import:output_type -> berth.control.v1.ImportResponse
+	15, // 34: berth.control.v1.Control.Hold:output_type -> berth.control.v1.HoldResponse
+	17, // 35: berth.control.v1.Control.Status:output_type -> berth.control.v1.StatusResponse
+	20, // 36: berth.control.v1.Control.Drain:output_type -> berth.control.v1.DrainResponse
+	22, // 37: berth.control.v1.Control.Watch:output_type -> berth.control.v1.WatchEvent
+	25, // 38: berth.control.v1.Control.Flush:output_type -> berth.control.v1.FlushResponse
+	28, // 39: berth.control.v1.Control.GC:output_type -> berth.control.v1.GCEvent
+	32, // 40: berth.control.v1.Control.Fsck:output_type -> berth.control.v1.FsckEvent
+	36, // 41: berth.control.v1.Control.Checkout:output_type -> berth.control.v1.CheckoutEvent
+	31, // [31:42] is the sub-list for method output_type
+	20, // [20:31] is the sub-list for method input_type
 	20, // [20:20] is the sub-list for extension type_name
 	20, // [20:20] is the sub-list for extension extendee
 	0,  // [0:20] is the sub-list for field type_name
@@ -2813,7 +2984,7 @@ func file_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_proto_rawDesc), len(file_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Control_Hello_FullMethodName    = "/berth.control.v1.Control/Hello"
 	Control_Listen_FullMethodName   = "/berth.control.v1.Control/Listen"
+	Control_Import_FullMethodName   = "/berth.control.v1.Control/Import"
 	Control_Hold_FullMethodName     = "/berth.control.v1.Control/Hold"
 	Control_Status_FullMethodName   = "/berth.control.v1.Control/Status"
 	Control_Drain_FullMethodName    = "/berth.control.v1.Control/Drain"
@@ -51,6 +52,8 @@ type ControlClient interface {
 	Hello(ctx context.Context, in *HelloRequest, opts ...grpc.CallOption) (*HelloResponse, error)
 	// Listen opens an HTTP address for a lease. It closes with the lease.
 	Listen(ctx context.Context, in *ListenRequest, opts ...grpc.CallOption) (*ListenResponse, error)
+	// Import stores a blob, for a lease, from a file of this machine.
+	Import(ctx context.Context, in *ImportRequest, opts ...grpc.CallOption) (*ImportResponse, error)
 	// Hold takes a lease that ends with a process of this machine.
 	Hold(ctx context.Context, in *HoldRequest, opts ...grpc.CallOption) (*HoldResponse, error)
 	// Status tells how the plugin is, and who holds leases.
@@ -95,6 +98,16 @@ func (c *controlClient) Listen(ctx context.Context, in *ListenRequest, opts ...g
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListenResponse)
 	err := c.cc.Invoke(ctx, Control_Listen_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) Import(ctx context.Context, in *ImportRequest, opts ...grpc.CallOption) (*ImportResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ImportResponse)
+	err := c.cc.Invoke(ctx, Control_Import_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -216,6 +229,8 @@ type ControlServer interface {
 	Hello(context.Context, *HelloRequest) (*HelloResponse, error)
 	// Listen opens an HTTP address for a lease. It closes with the lease.
 	Listen(context.Context, *ListenRequest) (*ListenResponse, error)
+	// Import stores a blob, for a lease, from a file of this machine.
+	Import(context.Context, *ImportRequest) (*ImportResponse, error)
 	// Hold takes a lease that ends with a process of this machine.
 	Hold(context.Context, *HoldRequest) (*HoldResponse, error)
 	// Status tells how the plugin is, and who holds leases.
@@ -251,6 +266,9 @@ func (UnimplementedControlServer) Hello(context.Context, *HelloRequest) (*HelloR
 }
 func (UnimplementedControlServer) Listen(context.Context, *ListenRequest) (*ListenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Listen not implemented")
+}
+func (UnimplementedControlServer) Import(context.Context, *ImportRequest) (*ImportResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Import not implemented")
 }
 func (UnimplementedControlServer) Hold(context.Context, *HoldRequest) (*HoldResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Hold not implemented")
@@ -329,6 +347,24 @@ func _Control_Listen_Handler(srv interface{}, ctx context.Context, dec func(inte
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ControlServer).Listen(ctx, req.(*ListenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_Import_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ImportRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).Import(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_Import_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).Import(ctx, req.(*ImportRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -455,6 +491,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Listen",
 			Handler:    _Control_Listen_Handler,
+		},
+		{
+			MethodName: "Import",
+			Handler:    _Control_Import_Handler,
 		},
 		{
 			MethodName: "Hold",
