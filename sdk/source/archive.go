@@ -24,7 +24,15 @@ import (
 // the file of that name, when it is committed. Where the name is a symbolic link, the file that it
 // points to is replaced.
 func ToArchive(file, name string) (Destination, error) {
-	w := &archiveWriter{what: FormArchive + ":" + file, name: name, has: map[digest.Digest]int64{}}
+	w, err := newArchiveWriter(FormArchive, file, name)
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+func newArchiveWriter(form, file, name string) (*archiveWriter, error) {
+	w := &archiveWriter{what: form + ":" + file, name: name, has: map[digest.Digest]section{}}
 	if err := w.open(file); err != nil {
 		return nil, fmt.Errorf("%s: %w", w.what, sayPath(err))
 	}
@@ -40,8 +48,11 @@ type archiveWriter struct {
 	mu   sync.Mutex // a tar file is written in order; guards the fields below
 	temp *os.File
 	tar  *tar.Writer
-	has  map[digest.Digest]int64
+	has  map[digest.Digest]section
 }
+
+// section is where a blob lies in the unfinished archive.
+type section struct{ offset, size int64 }
 
 func (w *archiveWriter) open(file string) (err error) {
 	if real, err := filepath.EvalSymlinks(file); err == nil {
@@ -55,7 +66,7 @@ func (w *archiveWriter) open(file string) (err error) {
 	}
 	w.base = filepath.Base(file)
 	w.unfinished = "." + w.base + "." + rand.Text()
-	if w.temp, err = w.dir.Root().OpenFile(w.unfinished, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644); err != nil {
+	if w.temp, err = w.dir.Root().OpenFile(w.unfinished, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644); err != nil {
 		return errors.Join(err, w.dir.Close())
 	}
 	w.tar = tar.NewWriter(w.temp)
@@ -68,8 +79,8 @@ func (w *archiveWriter) Has(_ context.Context, desc v1.Descriptor) (bool, error)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	size, ok := w.has[desc.Digest]
-	return ok && size == desc.Size, nil
+	put, ok := w.has[desc.Digest]
+	return ok && put.size == desc.Size, nil
 }
 
 func (w *archiveWriter) Put(_ context.Context, desc v1.Descriptor, content io.Reader) error {
@@ -81,32 +92,36 @@ func (w *archiveWriter) Put(_ context.Context, desc v1.Descriptor, content io.Re
 	if _, ok := w.has[desc.Digest]; ok {
 		return nil
 	}
-	if err := w.put(desc, content); err != nil {
+	offset, err := w.put(desc, content)
+	if err != nil {
 		return fmt.Errorf("%s: %w", w.what, err)
 	}
-	w.has[desc.Digest] = desc.Size
+	w.has[desc.Digest] = section{offset, desc.Size}
 	return nil
 }
 
-// put appends a file, or leaves the archive as it was.
-func (w *archiveWriter) put(desc v1.Descriptor, content io.Reader) error {
+// put appends a file and says where its bytes begin, or leaves the archive as it was.
+func (w *archiveWriter) put(desc v1.Descriptor, content io.Reader) (offset int64, err error) {
 	if desc.Size < 0 {
-		return fmt.Errorf("%s: %w: its size is negative", desc.Digest, berth.ErrDigestInvalid)
+		return 0, fmt.Errorf("%s: %w: its size is negative", desc.Digest, berth.ErrDigestInvalid)
 	}
 	if err := w.tar.Flush(); err != nil {
-		return err
+		return 0, err
 	}
 	begin, err := w.temp.Seek(0, io.SeekCurrent)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := w.tar.WriteHeader(header(blobPath(desc), desc.Size)); err != nil {
-		return err
+		return 0, err
 	}
-	if err := verifiedCopy(w.tar, desc, content); err != nil {
-		return errors.Join(err, w.goBack(begin))
+	if offset, err = w.temp.Seek(0, io.SeekCurrent); err == nil {
+		err = verifiedCopy(w.tar, desc, content)
 	}
-	return nil
+	if err != nil {
+		return 0, errors.Join(err, w.goBack(begin))
+	}
+	return offset, nil
 }
 
 // goBack takes away what was written since an offset at which a file began.
@@ -124,26 +139,39 @@ func header(name string, size int64) *tar.Header {
 }
 
 func (w *archiveWriter) Commit(ctx context.Context, root v1.Descriptor) error {
-	if err := w.commit(ctx, root); err != nil {
+	entry := root
+	if w.name != "" {
+		entry.Annotations = map[string]string{v1.AnnotationRefName: w.name}
+	}
+	return w.commitWith(ctx, root, entry, "", nil)
+}
+
+// commitWith lists an entry for the root in index.json, and ends the archive with a further file, if that has a name.
+func (w *archiveWriter) commitWith(ctx context.Context, root, entry v1.Descriptor, file string, content any) error {
+	err := checkRoot(ctx, w, root)
+	if err == nil {
+		err = w.finish(entry, file, content)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", w.what, err)
 	}
 	return nil
 }
 
-func (w *archiveWriter) commit(ctx context.Context, root v1.Descriptor) error {
-	if err := checkRoot(ctx, w, root); err != nil {
-		return err
-	}
+func (w *archiveWriter) finish(entry v1.Descriptor, file string, content any) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	index := newIndex()
-	if err := index.replace(root, w.name); err != nil {
-		return err
+	index, err := newIndexOf(entry)
+	if err == nil {
+		err = w.putJSON(v1.ImageLayoutFile, v1.ImageLayout{Version: v1.ImageLayoutVersion})
 	}
-	if err := w.putJSON(v1.ImageLayoutFile, v1.ImageLayout{Version: v1.ImageLayoutVersion}); err != nil {
-		return err
+	if err == nil {
+		err = w.putJSON(v1.ImageIndexFile, index)
 	}
-	if err := w.putJSON(v1.ImageIndexFile, index); err != nil {
+	if err == nil && file != "" {
+		err = w.putJSON(file, content)
+	}
+	if err != nil {
 		return err
 	}
 	if err := errors.Join(w.tar.Close(), w.dir.SyncFile(w.temp, w.unfinished), w.temp.Close()); err != nil {

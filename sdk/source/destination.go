@@ -40,8 +40,11 @@ func ParseDestination(text string) (Destination, error) {
 	if err != nil {
 		return nil, err
 	}
-	if form == FormLayout {
+	switch form {
+	case FormLayout:
 		return ToLayout(path, name)
+	case FormDocker:
+		return ToDockerArchive(path, name)
 	}
 	return ToArchive(path, name)
 }

@@ -26,6 +26,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -38,13 +39,14 @@ import (
 const (
 	FormLayout  = "oci"
 	FormArchive = "oci-archive"
+	FormDocker  = "docker-archive"
 )
 
 // maxIndex bounds the index.json that is read, in bytes.
 const maxIndex = 64 << 20
 
 // ErrForm is the error for a text that names no form that is known here.
-var ErrForm = errors.New("want oci:DIR[:NAME] or oci-archive:FILE[:NAME]")
+var ErrForm = errors.New("want oci:DIR[:NAME], oci-archive:FILE[:NAME] or docker-archive:FILE[:NAME]")
 
 // Source is an image in some form. Its methods may run at once.
 type Source interface {
@@ -70,8 +72,11 @@ func Parse(text string) (Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	if form == FormLayout {
+	switch form {
+	case FormLayout:
 		return Layout(path, name), nil
+	case FormDocker:
+		return DockerArchive(path, name), nil
 	}
 	return Archive(path, name), nil
 }
@@ -85,7 +90,7 @@ func Split(text string) (form, path, name string, err error) {
 	drive := filepath.VolumeName(rest)
 	path, name, _ = strings.Cut(rest[len(drive):], ":")
 	path = drive + path
-	if path == "" || (form != FormLayout && form != FormArchive) {
+	if path == "" || !slices.Contains([]string{FormLayout, FormArchive, FormDocker}, form) {
 		return "", "", "", fmt.Errorf("%.200q: %w", text, ErrForm)
 	}
 	return form, path, name, nil
@@ -94,20 +99,20 @@ func Split(text string) (form, path, name string, err error) {
 // Layout is the image of that name in an OCI image layout directory. An empty name is the only image
 // there is.
 func Layout(dir, name string) Source {
-	return &files{what: FormLayout + ":" + dir, name: name, open: func() (fs.FS, io.Closer, error) {
+	return &files{what: FormLayout + ":" + dir, name: name, open: func(context.Context) (fs.FS, io.Closer, error) {
 		root, err := os.OpenRoot(dir)
 		if err != nil {
 			return nil, nil, err
 		}
-		return root.FS(), root, nil
+		return rootFS{root}, root, nil
 	}}
 }
 
 // Archive is the image of that name in a tar file that holds an OCI image layout. The file is read
 // where it lies; it is not unpacked.
 func Archive(file, name string) Source {
-	return &files{what: FormArchive + ":" + file, name: name, open: func() (fs.FS, io.Closer, error) {
-		archive, err := openTar(file)
+	return &files{what: FormArchive + ":" + file, name: name, open: func(ctx context.Context) (fs.FS, io.Closer, error) {
+		archive, err := openTar(ctx, file)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -119,7 +124,7 @@ func Archive(file, name string) Source {
 type files struct {
 	what string
 	name string
-	open func() (fs.FS, io.Closer, error)
+	open func(context.Context) (fs.FS, io.Closer, error)
 
 	mu     sync.Mutex // guards the fields below
 	fs     fs.FS
@@ -134,13 +139,13 @@ func (f *files) String() string {
 	return f.what + ":" + f.name
 }
 
-func (f *files) opened() (fs.FS, error) {
+func (f *files) opened(ctx context.Context) (fs.FS, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fs != nil {
 		return f.fs, nil
 	}
-	opened, closer, err := f.open()
+	opened, closer, err := f.open(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.what, sayPath(err))
 	}
@@ -168,8 +173,8 @@ func (f *files) Close() error {
 	return closer.Close()
 }
 
-func (f *files) Root(context.Context) (v1.Descriptor, error) {
-	entries, err := f.index()
+func (f *files) Root(ctx context.Context) (v1.Descriptor, error) {
+	entries, err := f.index(ctx)
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
@@ -177,21 +182,21 @@ func (f *files) Root(context.Context) (v1.Descriptor, error) {
 }
 
 // index reads the entries of index.json, having made sure that it is a layout's.
-func (f *files) index() ([]v1.Descriptor, error) {
+func (f *files) index(ctx context.Context) ([]v1.Descriptor, error) {
 	var version v1.ImageLayout
-	if err := f.readJSON(v1.ImageLayoutFile, &version); err != nil {
+	if err := f.readJSON(ctx, v1.ImageLayoutFile, &version); err != nil {
 		return nil, err
 	}
 	if version.Version != v1.ImageLayoutVersion {
 		return nil, fmt.Errorf("%s: %w: its layout version is %.20q, %s is understood", f.what, berth.ErrLayoutInvalid, version.Version, v1.ImageLayoutVersion)
 	}
 	var index v1.Index
-	err := f.readJSON(v1.ImageIndexFile, &index)
+	err := f.readJSON(ctx, v1.ImageIndexFile, &index)
 	return index.Manifests, err
 }
 
-func (f *files) readJSON(name string, v any) error {
-	fsys, err := f.opened()
+func (f *files) readJSON(ctx context.Context, name string, v any) error {
+	fsys, err := f.opened(ctx)
 	if err != nil {
 		return err
 	}
@@ -281,11 +286,11 @@ func known(entries []v1.Descriptor) string {
 	return strings.Join(names, ", ")
 }
 
-func (f *files) Fetch(_ context.Context, desc v1.Descriptor) (io.ReadCloser, error) {
+func (f *files) Fetch(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, error) {
 	if err := berth.ValidateDigest(desc.Digest); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.what, err)
 	}
-	fsys, err := f.opened()
+	fsys, err := f.opened(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,7 @@ package source
 
 import (
 	"archive/tar"
-	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,11 +18,16 @@ import (
 // maxEntries bounds the files of an archive.
 const maxEntries = 1_000_000
 
+// maxLinks bounds how many links are followed to a file.
+const maxLinks = 8
+
 // tarFS is the regular files of a tar file, read in place. Links, devices and names that lead out of
 // the archive are not seen. Of two entries of one name the later counts, as when it is extracted.
 type tarFS struct {
-	file    *os.File
-	entries map[string]tarEntry
+	file      *os.File
+	temporary bool // the file is removed in the end
+	entries   map[string]tarEntry
+	links     map[string]string // for who follows them: the names of links, and where they lead
 }
 
 // tarEntry is where a file's bytes lie in the archive.
@@ -31,57 +36,77 @@ type tarEntry struct {
 	offset, size int64
 }
 
-func openTar(name string) (*tarFS, error) {
-	info, err := os.Stat(name)
-	if err == nil && !info.Mode().IsRegular() {
-		err = errIrregular
-	}
+func openTar(ctx context.Context, name string) (*tarFS, error) {
+	file, temporary, err := openArchive(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, err
+	t := &tarFS{file: file, temporary: temporary, entries: map[string]tarEntry{}, links: map[string]string{}}
+	info, err := file.Stat()
+	if err == nil {
+		err = t.scan(info.Size())
 	}
-	entries, err := scan(file, info.Size())
 	if err != nil {
-		return nil, errors.Join(err, file.Close())
+		return nil, errors.Join(err, t.Close())
 	}
-	return &tarFS{file: file, entries: entries}, nil
+	return t, nil
 }
 
 // scan reads the headers and skips what is between them.
-func scan(file io.ReaderAt, size int64) (map[string]tarEntry, error) {
-	if err := refuseCompressed(file); err != nil {
-		return nil, err
-	}
-	section := io.NewSectionReader(file, 0, size)
+func (t *tarFS) scan(size int64) error {
+	section := io.NewSectionReader(t.file, 0, size)
 	reader := tar.NewReader(section)
-	entries := map[string]tarEntry{}
 	for {
 		header, err := reader.Next()
 		if errors.Is(err, io.EOF) {
-			return entries, nil
+			return nil
 		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
-			return nil, fmt.Errorf("%w: the archive is no tar file, or damaged, or cut short: %w", berth.ErrLayoutInvalid, err)
+			return fmt.Errorf("%w: the archive is no tar file, or damaged, or cut short: %w", berth.ErrLayoutInvalid, err)
 		}
 		name := path.Clean(header.Name)
 		if !fs.ValidPath(name) {
 			continue
 		}
-		delete(entries, name)
-		entry, err := entryAt(section, header)
-		if err != nil {
-			return nil, fmt.Errorf("%w: the archive %w %.200q", berth.ErrLayoutInvalid, err, name)
+		if err := t.add(name, header, section); err != nil {
+			return fmt.Errorf("%w: the archive %w %.200q", berth.ErrLayoutInvalid, err, name)
 		}
-		if header.Typeflag == tar.TypeReg {
-			entries[name] = entry
-		}
-		if len(entries) > maxEntries {
-			return nil, fmt.Errorf("%w: the archive has more than %d files", berth.ErrLayoutInvalid, maxEntries)
+		if len(t.entries)+len(t.links) > maxEntries {
+			return fmt.Errorf("%w: the archive has more than %d files", berth.ErrLayoutInvalid, maxEntries)
 		}
 	}
+}
+
+// add notes the file or link whose header was just read, in the place of what had the name before.
+func (t *tarFS) add(name string, header *tar.Header, section *io.SectionReader) error {
+	delete(t.entries, name)
+	delete(t.links, name)
+	entry, err := entryAt(section, header)
+	if err != nil {
+		return err
+	}
+	switch header.Typeflag {
+	case tar.TypeReg:
+		t.entries[name] = entry
+	case tar.TypeSymlink:
+		t.links[name] = path.Join(path.Dir(name), header.Linkname)
+	case tar.TypeLink:
+		t.links[name] = path.Clean(header.Linkname)
+	}
+	return nil
+}
+
+// follow is the name of the file that a name leads to by links within the archive.
+func (t *tarFS) follow(name string) string {
+	name = path.Clean(name)
+	for range maxLinks {
+		to, ok := t.links[name]
+		if !ok {
+			break
+		}
+		name = to
+	}
+	return name
 }
 
 var (
@@ -113,43 +138,28 @@ func isSparse(header *tar.Header) bool {
 	return header.Typeflag == tar.TypeGNUSparse
 }
 
-// compressions are how files begin that some program has compressed.
-var compressions = map[string]string{
-	"gzip": "\x1f\x8b",
-	"zstd": "\x28\xb5\x2f\xfd",
-	"xz":   "\xfd7zXZ\x00",
-}
-
-func refuseCompressed(file io.ReaderAt) error {
-	head := make([]byte, 6)
-	n, err := file.ReadAt(head, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	for program, magic := range compressions {
-		if bytes.HasPrefix(head[:n], []byte(magic)) {
-			return fmt.Errorf("%w: the archive is compressed with %s; decompress it first", berth.ErrLayoutInvalid, program)
-		}
-	}
-	return nil
-}
-
 // Open opens a file of the archive.
 func (t *tarFS) Open(name string) (fs.File, error) {
 	e, ok := t.entries[name]
 	if !ok {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
-	return tarFile{io.NewSectionReader(t.file, e.offset, e.size), e}, nil
+	return tarFile{io.NewSectionReader(t.file, e.offset, e.size), e, t.file}, nil
 }
 
 // Close closes the archive.
-func (t *tarFS) Close() error { return t.file.Close() }
+func (t *tarFS) Close() error {
+	if t.temporary {
+		return discard(t.file)
+	}
+	return t.file.Close()
+}
 
 // tarFile is one file of an archive.
 type tarFile struct {
 	*io.SectionReader
-	entry tarEntry
+	entry   tarEntry
+	archive *os.File
 }
 
 func (f tarFile) Close() error               { return nil }
