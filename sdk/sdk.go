@@ -251,6 +251,9 @@ func (r *Registry) Close() error {
 type PushOptions struct {
 	// Progress is told how it goes, from several goroutines at once. May be nil.
 	Progress func(sync.Event)
+	// Link lets the layout keep the source's own files, by hard links, where both are on one file system. Who asks
+	// for that gives their word that nobody will ever change these files.
+	Link bool
 }
 
 // Pushed is what a push or a pull has brought.
@@ -282,7 +285,8 @@ func (r *Registry) Push(ctx context.Context, from source.Source, ref string, opt
 	if err != nil {
 		return Pushed{}, err
 	}
-	to := &rootKeeper{Target: sync.ToRepository(repo, tags, nil)}
+	link := opts != nil && opts.Link
+	to := &rootKeeper{Target: &layoutTarget{sync.ToRepository(repo, tags, nil), r.session, name, link}}
 	var stats sync.Stats
 	err = r.steadily(ctx, func() (err error) {
 		stats, err = sync.Copy(ctx, from, to, root, opts.copyOptions())

@@ -44,6 +44,10 @@ const (
 	Mounted Action = "mounted"
 	// Sent: its bytes were sent.
 	Sent Action = "sent"
+	// Cloned, Copied and Linked: it came from a file of this machine, and nothing was sent.
+	Cloned = Action(berth.Cloned)
+	Copied = Action(berth.Copied)
+	Linked = Action(berth.Linked)
 )
 
 // Event tells how a copy goes. While a blob's bytes travel, Action is empty and Bytes is how many
@@ -68,13 +72,21 @@ type Stats struct {
 	Existing int `json:"existing"`
 	Mounted  int `json:"mounted"`
 	Sent     int `json:"sent"`
+	Cloned   int `json:"cloned,omitempty"`
+	Copied   int `json:"copied,omitempty"`
+	Linked   int `json:"linked,omitempty"`
 	// Bytes that were sent.
 	Bytes int64 `json:"bytes"`
+	// LocalBytes came from files of this machine.
+	LocalBytes int64 `json:"localBytes,omitempty"`
 }
 
 // add sums up two copies.
 func (s Stats) add(o Stats) Stats {
-	return Stats{s.Existing + o.Existing, s.Mounted + o.Mounted, s.Sent + o.Sent, s.Bytes + o.Bytes}
+	return Stats{
+		s.Existing + o.Existing, s.Mounted + o.Mounted, s.Sent + o.Sent, s.Cloned + o.Cloned, s.Copied + o.Copied, s.Linked + o.Linked,
+		s.Bytes + o.Bytes, s.LocalBytes + o.LocalBytes,
+	}
 }
 
 const (
@@ -286,6 +298,12 @@ func (c *copier) done(desc v1.Descriptor, action Action) {
 		one.Existing = 1
 	case Mounted:
 		one.Mounted = 1
+	case Cloned:
+		one.Cloned, one.LocalBytes = 1, desc.Size
+	case Copied:
+		one.Copied, one.LocalBytes = 1, desc.Size
+	case Linked:
+		one.Linked, one.LocalBytes = 1, desc.Size
 	default:
 		one.Sent, one.Bytes = 1, desc.Size
 	}
@@ -308,6 +326,14 @@ type watched struct {
 	copier *copier
 	desc   v1.Descriptor
 	bytes  int64
+}
+
+// LocalFile is where the source has the blob: a target that takes it from there reads nothing.
+func (w *watched) LocalFile() (berth.LocalFile, bool) {
+	if located, ok := w.ReadCloser.(berth.Located); ok {
+		return located.LocalFile()
+	}
+	return berth.LocalFile{}, false
 }
 
 func (w *watched) Read(p []byte) (int, error) {
