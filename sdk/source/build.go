@@ -1,0 +1,292 @@
+package source
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/manifest"
+)
+
+// Image is an image to be made.
+type Image struct {
+	// Platform is what it runs on. Empty: linux, on this machine's architecture.
+	Platform v1.Platform
+	// Base is the image that the layers are put upon; of an index, the one for Platform. Nil: an empty one. The caller
+	// closes it, after what Build returns.
+	Base Source
+	// Layers are put one upon the other, the first lowest.
+	Layers []Layer
+	// Config is what runs in the image, and how. With a base, what is not set here stays as the base has it, and
+	// variables and labels are added.
+	Config v1.ImageConfig
+	// Annotations of the manifest.
+	Annotations map[string]string
+}
+
+// Layer is a part of an image's file system. It has the same bytes wherever and whenever it is made of the same files:
+// they are in the order of their names, have one time, one owner, and one of two modes.
+type Layer struct {
+	// FS is a tree of files, like os.DirFS("out/rootfs"), with its symbolic links as they are. May be nil.
+	FS fs.FS
+	// At is the directory of the image that the tree is put into. Empty: the root.
+	At string
+	// Files are files, or trees of them, of this machine, by their paths in the image. Where both have a path, that
+	// of Files counts.
+	Files map[string]string
+	// Tar is a file that is a layer already, as tar, gzip or zstd. It is taken as it is, and FS and Files must be empty.
+	Tar string
+	// Compression is None, Gzip or Zstd.
+	Compression Compression
+	// UID and GID own all files.
+	UID, GID int
+	// KeepModes keeps the modes of the files. Without it, what its owner may execute has 0755, as directories have, and
+	// all else 0644.
+	KeepModes bool
+	// CreatedBy tells in the image's history where the layer comes from.
+	CreatedBy string
+}
+
+// Compression is how a layer is compressed.
+type Compression string
+
+// The compressions.
+const (
+	None Compression = "" // quickest to make, to push into a layout and to run
+	Gzip Compression = "gzip"
+	Zstd Compression = "zstd"
+)
+
+// BuildOptions say how images are made. Nil is the zero value.
+type BuildOptions struct {
+	// Created is the time of the image and of all its files. Zero: the beginning of 1970, as it is for images that are
+	// the same whenever they are made.
+	Created time.Time
+	// Annotations of the index, where there are several images.
+	Annotations map[string]string
+	// TempDir is where layers lie until Close. Empty: the system's. On the file system of a layout they are pushed into it
+	// without being copied.
+	TempDir string
+}
+
+// Build is an image that is made of files, or an index of several images for several platforms. It is made when it is
+// first asked for, and its layers lie in temporary files until Close.
+func Build(opts *BuildOptions, images ...Image) Source {
+	b := &built{images: images}
+	if opts != nil {
+		b.opts = *opts
+	}
+	return b
+}
+
+// built is what was made, once it is.
+type built struct {
+	opts   BuildOptions
+	images []Image
+
+	mu     sync.Mutex // guards the fields below
+	root   v1.Descriptor
+	blobs  map[digest.Digest]blob
+	layers []*layerFile
+}
+
+// blob is a part of what was made: in memory, in a file, or of the base.
+type blob struct {
+	raw  []byte
+	file *layerFile
+	base Source
+	desc v1.Descriptor // as the base knows it
+}
+
+func (b *built) Root(ctx context.Context) (v1.Descriptor, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.blobs != nil {
+		return b.root, nil
+	}
+	b.blobs = map[digest.Digest]blob{}
+	root, err := b.make(ctx)
+	if err != nil {
+		b.blobs = nil
+		return v1.Descriptor{}, errors.Join(err, b.discard())
+	}
+	b.root = root
+	return root, nil
+}
+
+func (b *built) Fetch(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, error) {
+	b.mu.Lock()
+	one, ok := b.blobs[desc.Digest]
+	b.mu.Unlock()
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("%s: %w: it is no part of what was built", desc.Digest, berth.ErrBlobUnknown)
+	case one.base != nil:
+		return one.base.Fetch(ctx, one.desc)
+	case one.file != nil:
+		return one.file.open()
+	}
+	return io.NopCloser(bytes.NewReader(one.raw)), nil
+}
+
+// Close removes the temporary files.
+func (b *built) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.blobs = nil
+	return b.discard()
+}
+
+func (b *built) discard() error {
+	var errs []error
+	for _, layer := range b.layers {
+		errs = append(errs, layer.remove())
+	}
+	b.layers = nil
+	return errors.Join(errs...)
+}
+
+func (b *built) make(ctx context.Context) (v1.Descriptor, error) {
+	if len(b.images) == 0 {
+		return v1.Descriptor{}, errors.New("build: there is no image to be made")
+	}
+	index := v1.Index{MediaType: v1.MediaTypeImageIndex, Annotations: b.opts.Annotations}
+	index.SchemaVersion = 2
+	for i, image := range b.images {
+		desc, err := b.makeImage(ctx, image)
+		if err != nil {
+			return desc, fmt.Errorf("build image %d: %w", i, err)
+		}
+		index.Manifests = append(index.Manifests, desc)
+	}
+	if len(b.images) == 1 {
+		return clean(index.Manifests[0]), nil
+	}
+	return b.put(index.MediaType, index)
+}
+
+// put keeps a document.
+func (b *built) put(mediaType string, doc any) (v1.Descriptor, error) {
+	raw, err := json.Marshal(doc)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	desc := manifest.Descriptor(mediaType, raw)
+	b.blobs[desc.Digest] = blob{raw: raw}
+	return desc, nil
+}
+
+func (b *built) makeImage(ctx context.Context, image Image) (v1.Descriptor, error) {
+	if image.Platform.OS == "" {
+		image.Platform.OS = "linux"
+	}
+	if image.Platform.Architecture == "" {
+		image.Platform.Architecture = runtime.GOARCH
+	}
+	m, config, err := b.begin(ctx, image)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	layers, err := b.makeLayers(ctx, image.Layers)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	for i, layer := range layers {
+		m.Layers = append(m.Layers, layer.desc)
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, layer.diffID)
+		config.History = append(config.History, v1.History{Created: b.created(), CreatedBy: image.Layers[i].CreatedBy})
+		b.blobs[layer.desc.Digest] = blob{file: layer}
+	}
+	if m.Config, err = b.put(v1.MediaTypeImageConfig, config); err != nil {
+		return v1.Descriptor{}, err
+	}
+	desc, err := b.put(m.MediaType, m)
+	desc.Platform = &image.Platform
+	return desc, err
+}
+
+func (b *built) created() *time.Time {
+	at := time.Unix(b.opts.Created.Unix(), 0).UTC()
+	if b.opts.Created.IsZero() {
+		at = time.Unix(0, 0).UTC()
+	}
+	return &at
+}
+
+// begin is the image before its own layers are put upon it.
+func (b *built) begin(ctx context.Context, image Image) (m v1.Manifest, config v1.Image, err error) {
+	if image.Base != nil {
+		if m, config, err = b.readBase(ctx, image); err != nil {
+			return m, config, fmt.Errorf("its base: %w", err)
+		}
+	}
+	m.SchemaVersion, m.MediaType, m.Annotations = 2, v1.MediaTypeImageManifest, image.Annotations
+	if m.Layers == nil {
+		m.Layers = []v1.Descriptor{}
+	}
+	config.Platform, config.Created, config.RootFS.Type = image.Platform, b.created(), "layers"
+	config.Config = merged(config.Config, image.Config)
+	return m, config, nil
+}
+
+// readBase is a base image. Its layers stay where they are.
+func (b *built) readBase(ctx context.Context, image Image) (m v1.Manifest, config v1.Image, err error) {
+	root, err := image.Base.Root(ctx)
+	if err != nil {
+		return m, config, err
+	}
+	doc, err := choosePlatform(ctx, image.Base, root, image.Platform)
+	if err != nil {
+		return m, config, err
+	}
+	raw, err := readAll(ctx, image.Base, *doc.Config)
+	if err == nil {
+		err = manifest.Verify(*doc.Config, raw)
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &config)
+	}
+	if err != nil {
+		return m, config, fmt.Errorf("config %s: %w", doc.Config.Digest, err)
+	}
+	for _, layer := range doc.Layers {
+		b.blobs[layer.Digest] = blob{base: image.Base, desc: layer}
+		layer.MediaType = ociLayer(layer.MediaType)
+		m.Layers = append(m.Layers, layer)
+	}
+	return m, config, nil
+}
+
+// makeLayers makes layers side by side.
+func (b *built) makeLayers(ctx context.Context, layers []Layer) ([]*layerFile, error) {
+	made := make([]*layerFile, len(layers))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, layer := range layers {
+		group.Go(func() (err error) {
+			if made[i], err = makeLayer(ctx, layer, b.opts); err != nil {
+				return fmt.Errorf("layer %d: %w", i, err)
+			}
+			return nil
+		})
+	}
+	err := group.Wait()
+	for _, layer := range made {
+		if layer != nil {
+			b.layers = append(b.layers, layer)
+		}
+	}
+	return made, err
+}

@@ -1,0 +1,309 @@
+package source
+
+import (
+	"archive/tar"
+	"bufio"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berthoci/berth"
+)
+
+// layerFile is a layer that was made, or was there.
+type layerFile struct {
+	desc      v1.Descriptor
+	diffID    digest.Digest
+	path      string
+	temporary bool
+}
+
+func (l *layerFile) open() (io.ReadCloser, error) {
+	file, err := os.Open(l.path)
+	if err != nil {
+		return nil, err
+	}
+	return layerContent{rootFile{file, l.path}, l.temporary}, nil
+}
+
+func (l *layerFile) remove() error {
+	if !l.temporary {
+		return nil
+	}
+	return os.Remove(l.path)
+}
+
+// layerContent is a layer's file, which nobody changes if it was made here.
+type layerContent struct {
+	rootFile
+	temporary bool
+}
+
+func (c layerContent) LocalFile() (berth.LocalFile, bool) {
+	at, ok := c.rootFile.LocalFile()
+	at.Link = c.temporary
+	return at, ok
+}
+
+func makeLayer(ctx context.Context, layer Layer, opts BuildOptions) (*layerFile, error) {
+	if layer.Tar != "" {
+		if layer.FS != nil || len(layer.Files) > 0 {
+			return nil, fmt.Errorf("%s: a layer is either a tar file or made of others", layer.Tar)
+		}
+		return readLayer(ctx, layer.Tar)
+	}
+	tree, err := gatherTree(layer)
+	if err != nil {
+		return nil, err
+	}
+	temp, err := os.CreateTemp(opts.TempDir, "berth-layer-")
+	if err != nil {
+		return nil, err
+	}
+	made, err := writeLayer(ctx, temp, tree, layer, opts)
+	if err = errors.Join(err, temp.Close()); err != nil {
+		return nil, errors.Join(err, os.Remove(temp.Name()))
+	}
+	return made, nil
+}
+
+var layerTypes = map[Compression]string{None: v1.MediaTypeImageLayer, Gzip: v1.MediaTypeImageLayerGzip, Zstd: v1.MediaTypeImageLayerZstd}
+
+// dockerLayerTypes are what Docker calls them.
+var dockerLayerTypes = map[string]string{
+	"application/vnd.docker.image.rootfs.diff.tar":      v1.MediaTypeImageLayer,
+	"application/vnd.docker.image.rootfs.diff.tar.gzip": v1.MediaTypeImageLayerGzip,
+	"application/vnd.docker.image.rootfs.diff.tar.zstd": v1.MediaTypeImageLayerZstd,
+}
+
+// ociLayer is the type of a layer for a manifest of OCI's.
+func ociLayer(mediaType string) string {
+	if oci, ok := dockerLayerTypes[mediaType]; ok {
+		return oci
+	}
+	return mediaType
+}
+
+// readLayer hashes a layer that is there, twice if it is compressed: as it is, and as it is extracted.
+func readLayer(ctx context.Context, name string) (*layerFile, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	sum, diff := digest.SHA256.Digester(), digest.SHA256.Digester()
+	in := &counted{Reader: steady{ctx, file}}
+	raw := io.TeeReader(in, sum.Hash())
+	buffered := bufio.NewReaderSize(raw, 1<<20)
+	head, err := buffered.Peek(maxMagic)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	compression := Compression(compressionOf(head))
+	if _, ok := layerTypes[compression]; !ok {
+		return nil, fmt.Errorf("%s: %w: it is compressed with %s, which no layer may be", name, berth.ErrUnsupported, compression)
+	}
+	plain, err := decompress(buffered)
+	if err == nil {
+		_, err = io.Copy(diff.Hash(), plain)
+	}
+	if err == nil {
+		_, err = io.Copy(io.Discard, buffered) // what follows the compressed part belongs to the file
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	desc := v1.Descriptor{MediaType: layerTypes[compression], Digest: sum.Digest(), Size: in.bytes}
+	return &layerFile{desc: desc, diffID: diff.Digest(), path: name}, nil
+}
+
+// node is a file of a layer.
+type node struct {
+	name   string // where it is found, for errors
+	info   fs.FileInfo
+	open   func() (fs.File, error)
+	target string // of a symbolic link
+}
+
+// gatherTree is all files of a layer by their paths in the image, with the directories that they lie in.
+func gatherTree(layer Layer) (map[string]node, error) {
+	tree := map[string]node{}
+	if layer.FS != nil {
+		if err := gatherFS(tree, layer.FS, "", layer.At); err != nil {
+			return nil, err
+		}
+	}
+	for _, at := range slices.Sorted(maps.Keys(layer.Files)) {
+		from := layer.Files[at]
+		info, err := os.Stat(from)
+		switch {
+		case err != nil:
+		case info.IsDir():
+			err = gatherFS(tree, os.DirFS(from), from, at)
+		default:
+			err = addNode(tree, at, node{name: from, info: info, open: func() (fs.File, error) { return os.Open(from) }})
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return tree, nil
+}
+
+func gatherFS(tree map[string]node, fsys fs.FS, from, at string) error {
+	return fs.WalkDir(fsys, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		one := node{name: path.Join(from, name), info: info, open: func() (fs.File, error) { return fsys.Open(name) }}
+		if info.Mode().Type() == fs.ModeSymlink {
+			if one.target, err = fs.ReadLink(fsys, name); err != nil {
+				return err
+			}
+		}
+		if name == "." && path.Clean("/"+at) == "/" {
+			return nil
+		}
+		return addNode(tree, path.Join(at, name), one)
+	})
+}
+
+// addNode puts a file into the tree, below directories.
+func addNode(tree map[string]node, at string, one node) error {
+	clean := strings.TrimPrefix(path.Clean("/"+at), "/")
+	if clean == "" || strings.Contains("/"+at+"/", "/../") {
+		return fmt.Errorf("%s: %q is no path in an image", one.name, at)
+	}
+	if kind := one.info.Mode().Type(); kind&^(fs.ModeDir|fs.ModeSymlink) != 0 {
+		return fmt.Errorf("%s: %w: it is neither a file nor a directory nor a symbolic link", one.name, berth.ErrUnsupported)
+	}
+	for parent := path.Dir(clean); parent != "."; parent = path.Dir(parent) {
+		if _, ok := tree[parent]; !ok {
+			tree[parent] = node{name: parent}
+		}
+	}
+	tree[clean] = one
+	return nil
+}
+
+// writeLayer writes a tree as a tar file, and compresses and hashes it on the way.
+func writeLayer(ctx context.Context, temp *os.File, tree map[string]node, layer Layer, opts BuildOptions) (*layerFile, error) {
+	sum, diff := digest.SHA256.Digester(), digest.SHA256.Digester()
+	out := &countedWriter{Writer: bufio.NewWriterSize(io.MultiWriter(temp, sum.Hash()), 1<<20)}
+	compressed, err := compress(out, layer.Compression)
+	if err != nil {
+		return nil, err
+	}
+	archive := tar.NewWriter(io.MultiWriter(compressed, diff.Hash()))
+	for _, at := range slices.Sorted(maps.Keys(tree)) {
+		if err := writeNode(ctx, archive, at, tree[at], layer, opts); err != nil {
+			return nil, err
+		}
+	}
+	if err := errors.Join(archive.Close(), compressed.Close(), out.Writer.(*bufio.Writer).Flush()); err != nil {
+		return nil, err
+	}
+	desc := v1.Descriptor{MediaType: layerTypes[layer.Compression], Digest: sum.Digest(), Size: out.bytes}
+	return &layerFile{desc: desc, diffID: diff.Digest(), path: temp.Name(), temporary: true}, nil
+}
+
+type countedWriter struct {
+	io.Writer
+	bytes int64
+}
+
+func (c *countedWriter) Write(p []byte) (int, error) {
+	n, err := c.Writer.Write(p)
+	c.bytes += int64(n)
+	return n, err
+}
+
+func compress(to io.Writer, how Compression) (io.WriteCloser, error) {
+	switch how {
+	case None:
+		return plainWriter{to}, nil
+	case Gzip:
+		return gzip.NewWriter(to), nil
+	case Zstd:
+		return zstd.NewWriter(to, zstd.WithEncoderConcurrency(1)) // with one, the same bytes on all machines
+	}
+	return nil, fmt.Errorf("compression %.20q: %w: want none, gzip or zstd", how, berth.ErrUnsupported)
+}
+
+type plainWriter struct{ io.Writer }
+
+func (plainWriter) Close() error { return nil }
+
+func writeNode(ctx context.Context, archive *tar.Writer, at string, one node, layer Layer, opts BuildOptions) error {
+	header := &tar.Header{Name: at, Typeflag: tar.TypeDir, Mode: 0o755, Uid: layer.UID, Gid: layer.GID, ModTime: time.Unix(0, 0)}
+	if !opts.Created.IsZero() {
+		header.ModTime = time.Unix(opts.Created.Unix(), 0)
+	}
+	isFile := one.info != nil && one.info.Mode().IsRegular()
+	switch {
+	case isFile:
+		header.Typeflag, header.Size, header.Mode = tar.TypeReg, one.info.Size(), 0o644
+		if one.info.Mode()&0o100 != 0 {
+			header.Mode = 0o755
+		}
+	case one.target != "":
+		header.Typeflag, header.Linkname, header.Mode = tar.TypeSymlink, one.target, 0o777
+	default:
+		header.Name += "/"
+	}
+	if layer.KeepModes && one.info != nil && one.target == "" {
+		header.Mode = tarMode(one.info.Mode())
+	}
+	if err := archive.WriteHeader(header); err != nil {
+		return fmt.Errorf("%s: %w", one.name, err)
+	}
+	if !isFile {
+		return ctx.Err()
+	}
+	if err := copyNode(ctx, archive, one); err != nil {
+		return fmt.Errorf("%s: %w", one.name, err)
+	}
+	return nil
+}
+
+// tarMode is a mode as tar has it.
+func tarMode(mode fs.FileMode) int64 {
+	bits := int64(mode.Perm())
+	for flag, bit := range map[fs.FileMode]int64{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
+		if mode&flag != 0 {
+			bits |= bit
+		}
+	}
+	return bits
+}
+
+// copyNode writes exactly as many bytes as the header says.
+func copyNode(ctx context.Context, archive *tar.Writer, one node) error {
+	file, err := one.open()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	n, err := io.Copy(archive, steady{ctx, io.LimitReader(file, one.info.Size())})
+	if err == nil && n != one.info.Size() {
+		err = fmt.Errorf("it has %d bytes now, and had %d: it was changed while it was read", n, one.info.Size())
+	}
+	return err
+}
