@@ -57,6 +57,16 @@ func Select(doc *Document, platform v1.Platform) (v1.Descriptor, error) {
 	return pick(doc, platform, orOlder)
 }
 
+// RunsOn reports whether an image for one platform runs on another, as Select would choose it. Both have an os and an
+// architecture.
+func RunsOn(image, platform v1.Platform) bool {
+	want := wanted{platform: platforms.Normalize(platform), matcher: orOlder(platform)}
+	return want.fits(&v1.Descriptor{Platform: &image})
+}
+
+// FormatPlatform writes a platform as ParsePlatform reads it.
+func FormatPlatform(p v1.Platform) string { return formatPlatform(&p) }
+
 // exactly and orOlder make matchers. The os version is compared here, because how the library does
 // that depends on the machine.
 func exactly(p v1.Platform) platforms.MatchComparer { return platforms.OnlyStrict(withoutVersion(p)) }

@@ -160,3 +160,13 @@ func must(tb testing.TB, err error) {
 func describe(content string) v1.Descriptor {
 	return manifest.Descriptor("application/octet-stream", []byte(content))
 }
+
+// manifestOf reads the manifest of an image.
+func manifestOf(tb testing.TB, from source.Source, root v1.Descriptor) (m v1.Manifest) {
+	tb.Helper()
+	content, err := from.Fetch(tb.Context(), root)
+	must(tb, err)
+	defer content.Close()
+	must(tb, json.NewDecoder(content).Decode(&m))
+	return m
+}

@@ -22,27 +22,41 @@ import (
 type Images struct {
 	remotes *Remotes
 	layout  *remote.Registry // nil: none is open
+	dir     string           // where the layout lies
 }
 
 // NewImages finds images of remote registries alone, and opens no layout. It uses the options'
 // Credentials, PlainHTTP and UserAgent. A reference without a host is berth.ErrUnsupported.
 func NewImages(opts *Options) *Images { return &Images{remotes: NewRemotes(opts)} }
 
+// PullOptions say how a pull goes. Nil is the zero value.
+type PullOptions struct {
+	// Platform brings the image for one platform, of an index that has several. Nil: all that there are.
+	Platform *v1.Platform
+	// Progress is told how it goes, from several goroutines at once. May be nil.
+	Progress func(sync.Event)
+}
+
 // Pull brings an image to another place, and commits it there: an image of the layout, or of a
 // remote registry where ref has a host. The caller closes to.
 //
-// Errors: berth.ErrManifestUnknown; berth.ErrBlobUnknown where a part of the image is missing; those
-// of the destination.
-func (m *Images) Pull(ctx context.Context, ref string, to source.Destination, opts *PushOptions) (Pushed, error) {
-	found, err := m.locate(ref)
+// Errors: berth.ErrManifestUnknown, also where there is no image for the platform; berth.ErrBlobUnknown
+// where a part of the image is missing; those of the destination.
+func (m *Images) Pull(ctx context.Context, ref string, to source.Destination, opts *PullOptions) (Pushed, error) {
+	if opts == nil {
+		opts = &PullOptions{}
+	}
+	from, err := m.Source(ref)
 	if err != nil {
 		return Pushed{}, err
 	}
-	desc, err := found.repo.Resolve(ctx, found.target)
+	defer from.Close()
+	from = forPlatform(from, opts.Platform)
+	desc, err := from.Root(ctx)
 	if err != nil {
-		return Pushed{}, found.wrap(err)
+		return Pushed{}, err
 	}
-	stats, err := sync.Copy(ctx, sync.Repository(found.repo), destination{to}, desc, opts.copyOptions())
+	stats, err := sync.Copy(ctx, from, asTarget(to), desc, &sync.CopyOptions{Progress: opts.Progress})
 	if err == nil {
 		err = to.Commit(ctx, desc)
 	}

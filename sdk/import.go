@@ -44,11 +44,7 @@ func (t *layoutTarget) take(ctx context.Context, desc v1.Descriptor, open func()
 		return "", err
 	}
 	defer content.Close()
-	located, ok := content.(berth.Located)
-	if !ok {
-		return "", berth.ErrUnsupported
-	}
-	file, ok := located.LocalFile()
+	file, ok := locate(content)
 	if !ok {
 		return "", berth.ErrUnsupported
 	}

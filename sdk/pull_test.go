@@ -132,7 +132,7 @@ func TestPullThatIsCancelledLeavesNothing(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			var mu gosync.Mutex
 			events := 0
-			_, err = registry.Pull(ctx, "app:v1", to, &sdk.PushOptions{Progress: func(sync.Event) {
+			_, err = registry.Pull(ctx, "app:v1", to, &sdk.PullOptions{Progress: func(sync.Event) {
 				mu.Lock()
 				defer mu.Unlock()
 				if events++; events == n {

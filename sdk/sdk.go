@@ -131,7 +131,7 @@ func Open(ctx context.Context, opts *Options) (*Registry, error) {
 	if err != nil {
 		return nil, errors.Join(err, session.Close())
 	}
-	return &Registry{Registry: registry, Images: &Images{NewRemotes(opts), registry}, session: session}, nil
+	return &Registry{Registry: registry, Images: &Images{NewRemotes(opts), registry, session.Current().Info().Layout}, session: session}, nil
 }
 
 // hosting are the options for package host.
@@ -249,6 +249,8 @@ func (r *Registry) Close() error {
 
 // PushOptions say how a push goes. Nil is the zero value.
 type PushOptions struct {
+	// Platform brings the image for one platform, of an index that has several. Nil: all that there are.
+	Platform *v1.Platform
 	// Progress is told how it goes, from several goroutines at once. May be nil.
 	Progress func(sync.Event)
 	// Link lets the layout keep the source's own files, by hard links, where both are on one file system. Who asks
@@ -277,6 +279,10 @@ func (r *Registry) Push(ctx context.Context, from source.Source, ref string, opt
 	if err != nil {
 		return Pushed{}, err
 	}
+	if opts == nil {
+		opts = &PushOptions{}
+	}
+	from = forPlatform(from, opts.Platform)
 	root, err := from.Root(ctx)
 	if err != nil {
 		return Pushed{}, err
@@ -285,11 +291,10 @@ func (r *Registry) Push(ctx context.Context, from source.Source, ref string, opt
 	if err != nil {
 		return Pushed{}, err
 	}
-	link := opts != nil && opts.Link
-	to := &rootKeeper{Target: &layoutTarget{sync.ToRepository(repo, tags, nil), r.session, name, link}}
+	to := &rootKeeper{Target: &layoutTarget{sync.ToRepository(repo, tags, nil), r.session, name, opts.Link}}
 	var stats sync.Stats
 	err = r.steadily(ctx, func() (err error) {
-		stats, err = sync.Copy(ctx, from, to, root, opts.copyOptions())
+		stats, err = sync.Copy(ctx, from, to, root, &sync.CopyOptions{Progress: opts.Progress})
 		return err
 	})
 	if err != nil {
@@ -314,17 +319,10 @@ func (k *rootKeeper) PutManifest(ctx context.Context, desc v1.Descriptor, raw []
 
 // called is a source's name, where it has one, for the middle of a sentence.
 func called(from source.Source) string {
-	if named, ok := from.(fmt.Stringer); ok {
+	if named, ok := from.(fmt.Stringer); ok && named.String() != "" {
 		return named.String() + " "
 	}
 	return ""
-}
-
-func (o *PushOptions) copyOptions() *sync.CopyOptions {
-	if o == nil {
-		return nil
-	}
-	return &sync.CopyOptions{Progress: o.Progress}
 }
 
 // parseTags reads REPOSITORY[:TAG][,TAG…].

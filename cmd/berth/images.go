@@ -4,48 +4,102 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"path"
 
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/manifest"
 	"github.com/berthoci/berth/sdk"
+	"github.com/berthoci/berth/sdk/pin"
 	"github.com/berthoci/berth/sdk/source"
 )
 
 func (a *app) pull() *cobra.Command {
-	return &cobra.Command{
+	var platform string
+	cmd := &cobra.Command{
 		Use:   "pull REF DEST",
 		Short: "Bring an image to another place",
 		Long: `Bring an image to another place. REF is REPO[:TAG][@DIGEST] in the layout, or in a remote
-registry where it begins with a host. DEST is oci:DIR[:NAME] or oci-archive:FILE[:NAME].`,
+registry where it begins with a host. DEST is one of
+
+  oci:DIR[:NAME]              an OCI image layout directory
+  oci-archive:FILE[:NAME]     a tar file that holds one
+  docker-archive:FILE[:NAME]  a tar file that docker load and podman load take
+  docker://HOST/REPO[:TAG]    a remote registry
+Without NAME an image in a docker-archive has the name REF.`,
 		Example: `  berth pull app/hello:v1 oci:out/copy:v1
-  berth pull app/hello:v1 oci-archive:hello.tar`,
+  berth pull app/hello:v1 docker-archive:hello.tar && docker load -i hello.tar
+  berth pull --platform linux/arm64 app/hello:v1 oci-archive:hello.tar`,
 		Args: arguments(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := source.Parse(args[1]); err != nil {
+			if err := sdk.CheckForm(args[1]); err != nil {
 				return usageError{fmt.Errorf("destination %w", err)}
 			}
+			opts := &sdk.PullOptions{}
+			var err error
+			if opts.Platform, err = parsePlatform(platform); err != nil {
+				return err
+			}
 			return a.reading(cmd.Context(), args[:1], func(images *sdk.Images) error {
-				return a.pullTo(cmd, images, args[0], args[1])
+				return a.pullTo(cmd, images, args[0], args[1], opts)
 			})
 		},
 	}
+	platformFlag(cmd, &platform)
+	return cmd
 }
 
-func (a *app) pullTo(cmd *cobra.Command, images *sdk.Images, ref, dest string) error {
+// platformFlag lets one image of an index be chosen.
+func platformFlag(cmd *cobra.Command, platform *string) {
+	cmd.Flags().StringVar(platform, "platform", "", "of an index, bring the image for OS/ARCH[/VARIANT] alone")
+}
+
+// parsePlatform reads a flag. Empty is nil.
+func parsePlatform(text string) (*v1.Platform, error) {
+	if text == "" {
+		return nil, nil
+	}
+	platform, err := manifest.ParsePlatform(text)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("flag --platform: %w", err)}
+	}
+	return &platform, nil
+}
+
+func (a *app) pullTo(cmd *cobra.Command, images *sdk.Images, ref, dest string, opts *sdk.PullOptions) error {
 	if _, err := images.Resolve(cmd.Context(), ref); err != nil {
 		return err // before the destination is made
 	}
-	to, err := source.ParseDestination(dest)
+	to, err := images.ParseDestination(named(dest, ref))
 	if err != nil {
 		return err
 	}
 	bars := a.progress()
-	pulled, err := images.Pull(cmd.Context(), ref, to, &sdk.PushOptions{Progress: bars.event})
+	opts.Progress = bars.event
+	pulled, err := images.Pull(cmd.Context(), ref, to, opts)
 	bars.end()
 	if err = errors.Join(err, to.Close()); err != nil {
 		return err
 	}
 	return a.print(pulled, []string{fmt.Sprintf("%s@%s", dest, pulled.Descriptor.Digest)})
+}
+
+// named gives an image in an archive of Docker its own name where none was chosen: without one, docker load would
+// leave it without a name. What has a digest alone has no name.
+func named(dest, ref string) string {
+	form, _, name, err := source.Split(dest)
+	if err != nil || form != source.FormDocker || name != "" {
+		return dest
+	}
+	host, rest := pin.SplitHost(ref)
+	parsed, err := berth.ParseReference(rest)
+	if err != nil || (parsed.Tag == "" && parsed.Digest != "") {
+		return dest
+	}
+	parsed = parsed.WithDefaultTag()
+	return dest + ":" + path.Join(host, parsed.Repository+":"+parsed.Tag)
 }
 
 func (a *app) ls() *cobra.Command {

@@ -11,6 +11,7 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/berthoci/berth/sdk"
 	"github.com/berthoci/berth/sdk/sync"
 )
 
@@ -115,7 +116,7 @@ func TestEachSourceGetsItsReference(t *testing.T) {
 		{"oci:a:v1 nothing", "app", ""},
 		{"nothing", "app", ""},
 	} {
-		pushes, err := planPushes(strings.Fields(c.sources), c.ref)
+		pushes, err := planPushes(sdk.NewImages(nil), strings.Fields(c.sources), c.ref)
 		var refs []string
 		for _, p := range pushes {
 			refs = append(refs, p.ref)

@@ -15,39 +15,56 @@ import (
 )
 
 func (a *app) push() *cobra.Command {
-	return &cobra.Command{
+	var platform string
+	opts := sdk.PushOptions{}
+	cmd := &cobra.Command{
 		Use:   "push SOURCE... REPO[:TAG][,TAG...]",
 		Short: "Bring images into the layout",
 		Long: `Bring images into the layout and point tags at them. SOURCE is one of
 
-  oci:DIR[:NAME]            an OCI image layout directory
-  oci-archive:FILE[:NAME]   a tar file that holds one
+  oci:DIR[:NAME]              an OCI image layout directory
+  oci-archive:FILE[:NAME]     a tar file that holds one
+  docker-archive:FILE[:NAME]  a tar file that docker save or podman save has written
+  docker://HOST/REPO[:TAG]    an image of a remote registry
 
-NAME may be left out where the layout holds one image alone. One source gets the tags that are given,
-or the tag latest. Several sources go into one REPO, each with its own NAME as tag; all are looked at
-before the first is brought, and --json prints a list of them.`,
+NAME may be left out where there is one image alone. Archives may be compressed, by gzip or zstd, and
+may be pipes, like /dev/stdin. One source gets the tags that are given, or the tag latest. Several
+sources go into one REPO, each with its own NAME as tag; all are looked at before the first is
+brought, and --json prints a list of them.`,
 		Example: `  berth push oci:out/image app/hello:v1
   berth push oci-archive:hello.tar app/hello:v1,latest
+  docker save hello | berth push docker-archive:/dev/stdin app/hello
   berth push oci:out/image:v1 oci:out/image:v2 app/hello`,
 		Args: arguments(cobra.MinimumNArgs(2)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			last := len(args) - 1
-			pushes, err := planPushes(args[:last], args[last])
-			if err != nil {
-				return usageError{err}
-			}
-			defer closeAll(pushes)
-			if err := lookAt(cmd.Context(), pushes); err != nil {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if opts.Platform, err = parsePlatform(platform); err != nil {
 				return err
 			}
-			if err := a.mayBeMade(); err != nil {
-				return err
-			}
-			return a.with(cmd.Context(), func(registry *sdk.Registry) error {
-				return a.pushAll(cmd.Context(), registry, pushes)
-			})
+			return a.pushArgs(cmd.Context(), args, opts)
 		},
 	}
+	platformFlag(cmd, &platform)
+	cmd.Flags().BoolVar(&opts.Link, "link", false, "keep SOURCE's own files by hard links: nobody may ever change them")
+	return cmd
+}
+
+func (a *app) pushArgs(ctx context.Context, args []string, opts sdk.PushOptions) error {
+	last := len(args) - 1
+	remotes := sdk.NewImages(a.options())
+	pushes, err := planPushes(remotes, args[:last], args[last])
+	if err != nil {
+		return usageError{err}
+	}
+	defer closeAll(pushes)
+	if err := lookAt(ctx, pushes); err != nil {
+		return err
+	}
+	if err := a.mayBeMade(); err != nil {
+		return err
+	}
+	return a.with(ctx, func(registry *sdk.Registry) error {
+		return a.pushAll(ctx, registry, pushes, opts)
+	})
 }
 
 // onePush is an image that is to be brought, and the reference that it gets.
@@ -57,7 +74,7 @@ type onePush struct {
 }
 
 // planPushes says which source gets which reference.
-func planPushes(sources []string, ref string) ([]onePush, error) {
+func planPushes(images *sdk.Images, sources []string, ref string) ([]onePush, error) {
 	if err := checkTarget(ref); err != nil {
 		return nil, err
 	}
@@ -67,14 +84,11 @@ func planPushes(sources []string, ref string) ([]onePush, error) {
 	var pushes []onePush
 	taken := map[string]bool{}
 	for _, text := range sources {
-		_, _, name, err := source.Split(text)
+		from, err := images.ParseSource(text)
 		if err != nil {
 			return nil, fmt.Errorf("source %w", err)
 		}
-		from, err := source.Parse(text)
-		if err != nil {
-			return nil, fmt.Errorf("source %w", err)
-		}
+		name := nameIn(text)
 		if len(sources) == 1 {
 			return []onePush{{from, ref}}, nil
 		}
@@ -91,6 +105,17 @@ func planPushes(sources []string, ref string) ([]onePush, error) {
 		pushes = append(pushes, onePush{from, ref + ":" + name})
 	}
 	return pushes, nil
+}
+
+// nameIn is the NAME of a source, or the tag of one in a remote registry.
+func nameIn(text string) string {
+	if remote, ok := strings.CutPrefix(text, sdk.FormRegistry); ok {
+		_, rest := pin.SplitHost(remote)
+		ref, _ := berth.ParseReference(rest)
+		return ref.Tag
+	}
+	_, _, name, _ := source.Split(text)
+	return name
 }
 
 // checkTarget refuses what no push can set, before a layout is made for it.
@@ -134,12 +159,13 @@ func lookAt(ctx context.Context, pushes []onePush) error {
 }
 
 // pushAll brings one after the other. What was brought before one that fails is printed all the same.
-func (a *app) pushAll(ctx context.Context, registry *sdk.Registry, pushes []onePush) error {
+func (a *app) pushAll(ctx context.Context, registry *sdk.Registry, pushes []onePush, opts sdk.PushOptions) error {
 	all, lines := []sdk.Pushed{}, []string{}
 	var failed error
 	bars := a.progress()
+	opts.Progress = bars.event
 	for _, p := range pushes {
-		pushed, err := registry.Push(ctx, p.from, p.ref, &sdk.PushOptions{Progress: bars.event})
+		pushed, err := registry.Push(ctx, p.from, p.ref, &opts)
 		if err != nil {
 			failed = err
 			break

@@ -247,19 +247,12 @@ func (b *built) readBase(ctx context.Context, image Image) (m v1.Manifest, confi
 	if err != nil {
 		return m, config, err
 	}
-	doc, err := choosePlatform(ctx, image.Base, root, image.Platform)
+	doc, _, err := choosePlatform(ctx, image.Base, root, image.Platform)
+	if err == nil {
+		config, err = readConfig(ctx, image.Base, doc)
+	}
 	if err != nil {
 		return m, config, err
-	}
-	raw, err := readAll(ctx, image.Base, *doc.Config)
-	if err == nil {
-		err = manifest.Verify(*doc.Config, raw)
-	}
-	if err == nil {
-		err = json.Unmarshal(raw, &config)
-	}
-	if err != nil {
-		return m, config, fmt.Errorf("config %s: %w", doc.Config.Digest, err)
 	}
 	for _, layer := range doc.Layers {
 		b.blobs[layer.Digest] = blob{base: image.Base, desc: layer}

@@ -32,6 +32,14 @@ type Destination interface {
 	Close() error
 }
 
+// Importer is a Destination that takes blobs from files of this machine without reading them through its caller.
+type Importer interface {
+	// PutFile is Put of what a file holds, which is shared with it, or copied, and verified then.
+	//
+	// Errors: berth.ErrUnsupported where it is to be put; berth.ErrDigestInvalid.
+	PutFile(ctx context.Context, desc v1.Descriptor, from berth.LocalFile) (berth.ImportMethod, error)
+}
+
 // ParseDestination returns the place that a text like "oci:DIR:NAME" means.
 //
 // Errors: ErrForm, and what keeps the place from being made.

@@ -101,11 +101,26 @@ func (w *layoutWriter) Has(_ context.Context, desc v1.Descriptor) (bool, error) 
 }
 
 func (w *layoutWriter) Put(_ context.Context, desc v1.Descriptor, content io.Reader) error {
+	return w.stageAs(desc, func(temp string) error { return w.write(temp, desc, content) })
+}
+
+// PutFile makes a clone of a file that is as it was seen, where the file system has clones.
+func (w *layoutWriter) PutFile(ctx context.Context, desc v1.Descriptor, from berth.LocalFile) (berth.ImportMethod, error) {
+	file, err := openLocal(from)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: %w", w.what, berth.ErrUnsupported, err)
+	}
+	defer file.Close()
+	return berth.Cloned, w.stageAs(desc, func(temp string) error { return w.clone(ctx, temp, desc, file) })
+}
+
+// stageAs keeps what is written under a temporary name, once that is what desc says.
+func (w *layoutWriter) stageAs(desc v1.Descriptor, write func(temp string) error) error {
 	if err := berth.ValidateDigest(desc.Digest); err != nil {
 		return fmt.Errorf("%s: %w", w.what, err)
 	}
 	temp := w.stage + "/" + rand.Text()
-	err := w.write(temp, desc, content)
+	err := write(temp)
 	if err == nil {
 		err = w.dir.Root().Rename(temp, w.staging(desc.Digest))
 	}
@@ -117,6 +132,22 @@ func (w *layoutWriter) Put(_ context.Context, desc v1.Descriptor, content io.Rea
 	defer w.mu.Unlock()
 	w.staged[desc.Digest] = desc.Size
 	return nil
+}
+
+// clone verifies the clone, and not the original.
+func (w *layoutWriter) clone(ctx context.Context, temp string, desc v1.Descriptor, file *os.File) error {
+	clone, err := w.dir.Clone(file, temp, 0o644)
+	if errors.Is(err, durable.ErrNoClone) {
+		err = fmt.Errorf("%w: %w", berth.ErrUnsupported, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer clone.Close()
+	if err := verifiedCopy(io.Discard, desc, steady{ctx, clone}); err != nil {
+		return err
+	}
+	return w.dir.SyncFile(clone, temp)
 }
 
 // staging is where a blob lies until the commit.

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -52,3 +53,24 @@ func localFile(info fs.FileInfo, path string, offset, size int64) (berth.LocalFi
 	}
 	return berth.LocalFile{Path: path, Offset: offset, Size: size, Device: device, Inode: inode}, known && err == nil
 }
+
+// openLocal opens a file whose bytes are all meant, if it is the one that was seen.
+func openLocal(from berth.LocalFile) (*os.File, error) {
+	file, err := os.Open(from.Path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil {
+		device, inode, _, known := durable.Identity(info)
+		if !known || device != from.Device || inode != from.Inode || from.Offset != 0 || from.Size != info.Size() {
+			err = errNotWhole
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+var errNotWhole = errors.New("it is not the whole of the file that was seen")

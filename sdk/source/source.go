@@ -1,20 +1,24 @@
 // Package source is where images come from, and the same forms as places where they go.
 //
-// A [Source] is a root descriptor, and anything that can fetch what it leads to. Two forms on disk
-// are known here, each by the name that skopeo gives it:
+// A [Source] is a root descriptor, and anything that can fetch what it leads to. Three forms on disk are known here, each
+// by the name that skopeo gives it:
 //
-//	oci:DIR[:NAME]            an OCI image layout, a directory
-//	oci-archive:FILE[:NAME]   the same as a tar file, which is read in place
+//	oci:DIR[:NAME]              an OCI image layout, a directory
+//	oci-archive:FILE[:NAME]     the same as a tar file, which is read in place
+//	docker-archive:FILE[:NAME]  what docker save writes
 //
-// NAME is the annotation org.opencontainers.image.ref.name of an entry in index.json; without it the
-// layout must have one entry alone. A [Destination] takes an image in the same forms.
+// In a layout NAME is the annotation org.opencontainers.image.ref.name of an entry in index.json, in an archive of Docker
+// a name that the image was saved under; without it there must be one image alone. A [Destination] takes an image in the
+// same forms. An archive may be compressed, by gzip or zstd, and may come through a pipe.
 //
 //	src := source.Layout("out/image", "")
 //	defer src.Close()
 //	root, err := src.Root(ctx)
 //
-// Nothing that is read here is verified, except that it is there and as long as its descriptor says:
-// whoever takes the bytes hashes them.
+// [Build] makes an image of files. [New] takes one from anything else that can fetch, and [ForPlatform] one of several.
+//
+// Nothing that is read here is verified, except that it is there and as long as its descriptor says: whoever takes the
+// bytes hashes them.
 package source
 
 import (
@@ -55,10 +59,10 @@ type Source interface {
 	// Errors: berth.ErrLayoutInvalid, berth.ErrManifestUnknown where the name is not in it.
 	Root(ctx context.Context) (v1.Descriptor, error)
 
-	// Fetch opens what desc describes, below the root. The caller closes it.
+	// Fetch opens what desc describes, below the root. What it returns may be a berth.Located.
 	//
 	// Errors: berth.ErrBlobUnknown where it is missing, no file, or has another size.
-	Fetch(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, error)
+	Fetcher
 
 	// Close releases what is open.
 	Close() error
