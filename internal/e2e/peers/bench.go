@@ -26,6 +26,7 @@ const (
 	rowList
 	rowRestart
 	rowMemory
+	rowImage
 )
 
 // figure is what one server shows of one thing.
@@ -37,6 +38,8 @@ type bench struct {
 	dir      string // of all that is written, on the disk that is meant
 	figures  map[figure][]float64
 	watching watcher
+	disks    []disk       // that images are pushed on, once they are there
+	unmount  func() error // nil: nothing is mounted
 }
 
 func newBench(ctx context.Context, s settings) (*bench, error) {
@@ -59,7 +62,14 @@ func newBench(ctx context.Context, s settings) (*bench, error) {
 	return b, nil
 }
 
-func (b *bench) close() error { return os.RemoveAll(b.dir) }
+func (b *bench) close() error {
+	if b.unmount != nil {
+		if err := b.unmount(); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(b.dir)
+}
 
 // peers are built of this module; berth, in its own, with what it is released with, and as make build does it.
 var peers = []string{
@@ -111,6 +121,7 @@ var stretches = []stretch{
 	{[]int{rowPush, rowPull, rowHead}, (*bench).big},
 	{[]int{rowSmall}, (*bench).small},
 	{[]int{rowTag}, (*bench).fewTags},
+	{[]int{rowImage}, (*bench).layouts},
 }
 
 func (b *bench) measure(ctx context.Context) error {

@@ -92,8 +92,8 @@ func parseRows(text string) (map[int]bool, error) {
 			continue
 		}
 		n, err := strconv.Atoi(field)
-		if err != nil || n < 1 || n > rowMemory {
-			return nil, fmt.Errorf("-rows: %q is none of 1 to %d", field, rowMemory)
+		if err != nil || n < 1 || n > rowImage {
+			return nil, fmt.Errorf("-rows: %q is none of 1 to %d", field, rowImage)
 		}
 		rows[n] = true
 	}

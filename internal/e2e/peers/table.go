@@ -57,11 +57,38 @@ func (b *bench) lines() []line {
 			line{rowTag, fmt.Sprintf("one more tag at %d, ms", b.tags), at, berth, of(at, crane), true, 1.5},
 			line{rowTag, "  of what it is at 100", at, berth, of(tagsFigure(fewest), berth), true, 2})
 	}
-	return append(all,
+	all = append(all,
 		line{rowList, "list 5200 tags, ms", "list", berth, of("list", distribution), true, 0.2},
 		line{rowRestart, "start with all that, ms", "restart", berth, of("start", berth), true, 1.2},
 		line{rowMemory, "peak anonymous memory, MiB", "memory", berth, nil, true, 40},
 		line{rowMemory, "  peak resident memory, MiB", "resident", berth, nil, true, 0})
+	for _, d := range b.disks {
+		for _, layers := range layerCounts {
+			all = append(all, imageLines(d.name, layers)...)
+		}
+	}
+	return all
+}
+
+// imageLines are those of an image that is pushed from a layout. The column of distribution is what skopeo does, that of
+// the bare handler what one core hashes.
+func imageLines(disk string, layers int) []line {
+	image := imageFigure("image", disk, layers)
+	share := map[string]float64{"1": 0.8, "2": 1.1, diskXFS + "1": 0.9, diskXFS + "2": 1.5}
+	onXFS := disk == diskXFS
+	key := fmt.Sprint(layers)
+	if onXFS {
+		key = diskXFS + key
+	}
+	all := []line{
+		{rowImage, fmt.Sprintf("image, disk %s, layers %d, MiB/s", disk, layers), image, berth, of(image, bare), false, share[key]},
+		{rowImage, "  of the best peer's", image, berth, of(image, crane, distribution), false, 2},
+		{rowImage, "  again, ms", imageFigure("again", disk, layers), berth, nil, true, 5},
+	}
+	if onXFS {
+		all = append(all, line{rowImage, "  room on the disk, MiB", imageFigure("disk", disk, layers), berth, nil, true, 2})
+	}
+	return all
 }
 
 // print prints what was measured, and reports whether all that is demanded was met.
