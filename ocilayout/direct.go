@@ -44,13 +44,12 @@ func (u *upload) put(p []byte) (n int, err error) {
 // goesDirect reports whether p can be written past the system's memory, and should.
 func (u *upload) goesDirect(p []byte) bool {
 	d := &u.direct
-	unit := u.state.size | int64(len(p)) | int64(uintptr(unsafe.Pointer(unsafe.SliceData(p))))
-	if len(p) == 0 || d.refused || u.state.size < directAfter || unit%durable.DirectUnit != 0 {
+	if len(p) == 0 || d.refused || u.state.size < directAfter || !areUnits(p, u.state.size) {
 		return false
 	}
 	if d.file == nil {
 		var err error
-		d.file, err = u.repo.layout.dir.OpenDirect(u.path)
+		d.file, err = u.repo.layout.dir.OpenDirect(u.path, os.O_WRONLY)
 		d.refused = err != nil
 	}
 	if d.bytes >= directTrial && float64(d.bytes) < directRate*d.took.Seconds() {
@@ -65,4 +64,49 @@ func (d *direct) end() {
 		d.file.Close()
 	}
 	d.file, d.refused = nil, true
+}
+
+// areUnits reports whether p may be written or read at an offset of a file past the system's memory.
+func areUnits(p []byte, at int64) bool {
+	unit := at | int64(len(p)) | int64(uintptr(unsafe.Pointer(unsafe.SliceData(p))))
+	return unit%durable.DirectUnit == 0
+}
+
+// directReader reads a file that nobody changes past the system's memory, where that can be done: what was cloned is not
+// in there, and to bring it there, a few pages ahead, takes longer than to hash it.
+type directReader struct {
+	file   *os.File
+	direct *os.File // nil: it cannot be done
+	at     int64
+	units  int64 // how much of the file can be read so
+}
+
+// newDirectReader reads the upload's file. The caller closes it, and the file too.
+func (u *upload) newDirectReader(size int64) *directReader {
+	r := &directReader{file: u.file, units: size - size%durable.DirectUnit}
+	if size >= directAfter {
+		r.direct, _ = u.repo.layout.dir.OpenDirect(u.path, os.O_RDONLY)
+	}
+	return r
+}
+
+func (r *directReader) Read(p []byte) (n int, err error) {
+	if left := r.units - r.at; r.direct != nil && left > 0 && areUnits(p, r.at) {
+		n, err = r.direct.ReadAt(p[:min(int64(len(p)), left)], r.at)
+	}
+	if n == 0 { // also where a file system takes this offset or this memory not
+		n, err = r.file.ReadAt(p, r.at)
+	}
+	r.at += int64(n)
+	if n > 0 {
+		err = nil // the next call has it again
+	}
+	return n, err
+}
+
+func (r *directReader) Close() error {
+	if r.direct == nil {
+		return nil
+	}
+	return r.direct.Close()
 }

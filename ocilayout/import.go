@@ -100,7 +100,7 @@ func (i *importing) take(ctx context.Context) (berth.ImportMethod, error) {
 	if i.whole && i.from.Size > smallUpload {
 		method, err := i.share()
 		if err == nil {
-			return method, i.hashFile(ctx)
+			return method, i.hashClone(ctx)
 		}
 		if !errors.Is(err, durable.ErrNoClone) {
 			return "", err
@@ -127,9 +127,16 @@ func (i *importing) share() (method berth.ImportMethod, err error) {
 	return method, err
 }
 
+// hashClone hashes what the upload's file has in common with another one.
+func (i *importing) hashClone(ctx context.Context) error {
+	clone := i.newDirectReader(i.from.Size)
+	defer clone.Close()
+	return i.hashFile(steady{ctx, clone})
+}
+
 // hashFile hashes what the upload's file holds, which nobody else changes.
-func (u *upload) hashFile(ctx context.Context) error {
-	from, sum, stock := steady{ctx, u.file}, u.state.hash, u.repo.layout.chunks
+func (u *upload) hashFile(from io.Reader) error {
+	sum, stock := u.state.hash, u.repo.layout.chunks
 	hashing := startStage(stock, func(data []byte) error {
 		_, err := sum.Write(data)
 		return err

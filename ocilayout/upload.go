@@ -254,7 +254,7 @@ func (u *upload) rehash(algorithm digest.Algorithm) error {
 	}
 	_, err := u.file.Seek(0, io.SeekStart)
 	if err == nil {
-		err = u.hashFile(context.Background())
+		err = u.hashFile(u.file)
 	}
 	u.unsound = err != nil
 	return err

@@ -324,18 +324,20 @@ func (d *Dir) SyncAll() error {
 	return d.Step(OpSync, ".", func() error { return syncAll(d.self) })
 }
 
-// DirectUnit is what offset, length and memory address of a write to a file from OpenDirect must be
-// multiples of.
+// DirectUnit is what offset, length and memory address must be multiples of where a file from OpenDirect is read or
+// written.
 const DirectUnit = 4096
 
 // ErrNoDirect is returned by OpenDirect where the system or the file system cannot do it.
-var ErrNoDirect = errors.New("no direct writing here")
+var ErrNoDirect = errors.New("no reading or writing past the system's memory here")
 
-// OpenDirect opens a file, to be written past the system's memory: what is written goes to the disk at
-// once, without a copy, and who writes waits for that. It is not flushed: see SyncFile.
+// OpenDirect opens a file, to be written or read past the system's memory, by os.O_WRONLY or os.O_RDONLY: what is
+// written goes to the disk at once, without a copy, and who writes waits for that. It is not flushed: see SyncFile.
 //
 // Errors: ErrNoDirect.
-func (d *Dir) OpenDirect(name string) (*os.File, error) { return openDirect(d.root, name) }
+func (d *Dir) OpenDirect(name string, flag int) (*os.File, error) {
+	return openDirect(d.root, name, flag)
+}
 
 // WriteAt writes to an open file of this directory, in a step that can be made to fail.
 func (d *Dir) WriteAt(f *os.File, name string, p []byte, offset int64) (n int, err error) {

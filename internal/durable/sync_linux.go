@@ -38,8 +38,8 @@ func control(f *os.File, do func(fd int)) {
 	}
 }
 
-func openDirect(root *os.Root, name string) (*os.File, error) {
-	f, err := root.OpenFile(name, os.O_WRONLY|unix.O_DIRECT, 0)
+func openDirect(root *os.Root, name string, flag int) (*os.File, error) {
+	f, err := root.OpenFile(name, flag|unix.O_DIRECT, 0)
 	if errors.Is(err, unix.EINVAL) {
 		return nil, ErrNoDirect
 	}

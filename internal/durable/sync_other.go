@@ -22,7 +22,7 @@ func startSync(*os.File, int64, int64) {}
 
 func reserve(*os.File, int64, int64) error { return nil }
 
-func openDirect(*os.Root, string) (*os.File, error) { return nil, ErrNoDirect }
+func openDirect(*os.Root, string, int) (*os.File, error) { return nil, ErrNoDirect }
 
 func openIn(near *folder, name string, flag int, perm fs.FileMode) (*os.File, error) {
 	return near.root.OpenFile(name, flag, perm)

@@ -16,12 +16,12 @@ const (
 	wrong    = "wrong-horse-Battery7"
 )
 
-// registryConfig is the distribution registry's configuration, up to who may do what.
+// registryConfig is the distribution registry's configuration, up to who may do what: anybody, if nothing follows.
 const registryConfig = `version: 0.1
 log: {level: info, accesslog: {disabled: true}}
 storage: {filesystem: {rootdirectory: %q}}
 http: {addr: "127.0.0.1:0", secret: e2e}
-auth:
+validation: {manifests: {urls: {allow: ["^http://"]}}}
 `
 
 var listeningLine = regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)`)
@@ -42,7 +42,7 @@ func (s *shell) htpasswdRegistry() string {
 	s.check(err)
 	file := s.path("registry", "htpasswd")
 	s.write(file, user+":"+string(hash)+"\n")
-	return s.registry(fmt.Sprintf("  htpasswd: {realm: e2e, path: %q}\n", file))
+	return s.registry(fmt.Sprintf("auth:\n  htpasswd: {realm: e2e, path: %q}\n", file))
 }
 
 // loggedIn is the shell of somebody who has logged in at a host, as Docker keeps that.

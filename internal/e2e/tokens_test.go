@@ -54,7 +54,7 @@ func (t *tokenServer) config() string {
 	realm := strings.Replace(t.server.URL, "127.0.0.1", "localhost", 1) + "/token"
 	file := t.path("registry", "jwks.json")
 	t.write(file, string(t.encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{t.key.Public()}})))
-	return fmt.Sprintf("  token: {realm: %q, service: %q, issuer: %q, jwks: %q}\n", realm, tokenService, tokenIssuer, file)
+	return fmt.Sprintf("auth:\n  token: {realm: %q, service: %q, issuer: %q, jwks: %q}\n", realm, tokenService, tokenIssuer, file)
 }
 
 // grant sets what may be done from now on.
