@@ -10,6 +10,8 @@ KILLS ?= 200
 PUSHES ?= 10000
 OPERATIONS ?= 110000
 PEERS ?=
+# What is added to a program that says hello, at most: packages, and MiB of its binary. CHANGELOG.md tells what it is.
+WEIGHTS := sdk.Open=340,21 sdk/remote.New=160,8 sdk/remote/auth.Docker=150,8 sdk/pin.Load=125,4 sdk/source.Layout=95,4 sdk/embedded.Main=340,22
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -35,6 +37,7 @@ lint: $(TOOLS)/staticcheck ## gofmt, go vet, staticcheck, buf lint
 	go vet ./...
 	staticcheck ./...
 	cd internal/e2e && go vet ./... && staticcheck ./...
+	cd internal/tools && go vet ./... && staticcheck ./...
 
 torture: ## kill -9 a store ROUNDS times, race PUSHES with a collection, compare OPERATIONS with the model
 	go build -o bin/torture ./cmd/torture
@@ -59,6 +62,9 @@ bench: ## compare store and server with their floors: ratios of medians, of one 
 
 bench-peers: ## compare berth with the distribution registry and crane's: PEERS='-rows 2,3' measures some rows
 	cd internal/e2e && go build -o $(CURDIR)/bin/peers ./peers && $(CURDIR)/bin/peers $(PEERS)
+
+weight: ## tell what packages cost those who import them, and fail where it is more than their budget
+	@cd internal/tools && go run ./weight ../.. $(WEIGHTS)
 
 e2e: ## drive real programs: docker, podman, buildah, BuildKit, skopeo, crane, regctl, a browser and more
 	cd internal/e2e && go test -count=1 -timeout 20m ./...
@@ -93,4 +99,4 @@ $(TOOLS)/buf: $(VERSION_OF_TOOLS)
 	cd internal/tools && go build -o $(TOOLS)/ github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 	@touch $@
 
-.PHONY: help demo build test race lint bench bench-peers torture powercut e2e conformance generate generate-check tidy-check cross clean
+.PHONY: help demo build test race lint bench bench-peers weight torture powercut e2e conformance generate generate-check tidy-check cross clean

@@ -40,6 +40,7 @@ var rooms = map[string][]string{
 	"cmd/berth":                 {".", "host", "manifest", "plugin", "sdk", "sdk/embedded", "sdk/pin", "sdk/remote", "sdk/source", "sdk/sync", "server"},
 	"cmd/crowd":                 {".", "internal/control", "ocilayout"},
 	"examples/buildtool":        {"host", "sdk", "sdk/embedded"},
+	"examples/onefile":          {"host", "sdk", "sdk/embedded", "sdk/source"},
 	"examples/quickstart":       {"sdk", "sdk/pin", "sdk/source"},
 	"examples/quickstart/hello": {},
 }
