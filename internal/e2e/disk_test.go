@@ -18,6 +18,12 @@ import (
 // disk mounts a small file system for one test.
 func (s *shell) disk(mebibytes int) string {
 	s.Helper()
+	return s.mounted(mebibytes, "mkfs.ext4", "-q", "-m", "0")
+}
+
+// mounted mounts a file system for one test that a program makes.
+func (s *shell) mounted(mebibytes int, mkfs string, flags ...string) string {
+	s.Helper()
 	if os.Geteuid() != 0 {
 		s.Skip("mounting a disk needs root")
 	}
@@ -25,7 +31,7 @@ func (s *shell) disk(mebibytes int) string {
 	s.check(os.MkdirAll(at, 0o755))
 	s.check(os.WriteFile(image, nil, 0o600))
 	s.check(os.Truncate(image, int64(mebibytes)<<20))
-	s.must("mkfs.ext4", "-q", "-m", "0", image)
+	s.must(mkfs, append(flags, image)...)
 	s.must("mount", "-o", "loop", image, at)
 	s.Cleanup(func() {
 		// The test's context is over, and so is all that it started.
@@ -34,6 +40,14 @@ func (s *shell) disk(mebibytes int) string {
 		}
 	})
 	return at
+}
+
+// used is how many bytes of a file system are.
+func (s *shell) used(at string) int64 {
+	s.Helper()
+	var stat syscall.Statfs_t
+	s.check(syscall.Statfs(at, &stat))
+	return int64(stat.Blocks-stat.Bfree) * stat.Bsize
 }
 
 // A disk that fills up refuses what does not fit and keeps what was answered: while it is full, over a
