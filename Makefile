@@ -58,7 +58,7 @@ powercut: ## cut the power of a store under load CUTS times, and look at what it
 	bin/torture powercut --cuts $(CUTS)
 
 bench: ## compare store and server with their floors: ratios of medians, of one run
-	go test ./ocilayout ./server -run '^$$' -bench . -benchtime 1x -timeout 30m
+	go test ./ocilayout ./server ./sdk/berthtest -run '^$$' -bench . -benchtime 1x -timeout 30m
 
 bench-peers: ## compare berth with the distribution registry and crane's: PEERS='-rows 2,3' measures some rows
 	cd internal/e2e && go build -o $(CURDIR)/bin/peers ./peers && $(CURDIR)/bin/peers $(PEERS)

@@ -37,10 +37,12 @@ var rooms = map[string][]string{
 	"sdk/sync":                  {".", "manifest", "internal/durable", "sdk/remote"},
 	"sdk":                       {".", "manifest", "manifest/schema1", "host", "plugin", "sdk/pin", "sdk/remote", "sdk/remote/auth", "sdk/source", "sdk/sync"},
 	"sdk/embedded":              {".", "host", "internal/control", "ocilayout", "plugin", "server"},
+	"sdk/berthtest":             {".", "host", "internal/ocirequest", "manifest", "sdk", "sdk/embedded", "sdk/remote/auth", "sdk/source"},
 	"cmd/berth":                 {".", "host", "manifest", "plugin", "sdk", "sdk/embedded", "sdk/pin", "sdk/remote", "sdk/source", "sdk/sync", "server"},
 	"cmd/crowd":                 {".", "internal/control", "ocilayout"},
 	"examples/buildtool":        {"host", "sdk", "sdk/embedded"},
 	"examples/onefile":          {"host", "sdk", "sdk/embedded", "sdk/source"},
+	"examples/hermetic":         {},
 	"examples/quickstart":       {"sdk", "sdk/pin", "sdk/source"},
 	"examples/quickstart/hello": {},
 }
