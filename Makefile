@@ -3,7 +3,8 @@
 BIN ?= $(CURDIR)/bin
 TOOLS := $(CURDIR)/bin/tools
 VERSION_OF_TOOLS := internal/tools/go.mod
-MODULES := . internal/e2e internal/e2e/buildkit internal/tools
+ADAPTERS := adapters/containerd adapters/ggcr adapters/orasgo
+MODULES := . $(ADAPTERS) internal/e2e internal/e2e/buildkit internal/tools
 ROUNDS ?= 1000
 CUTS ?= 100
 KILLS ?= 200
@@ -28,16 +29,17 @@ build: ## build bin/berth
 
 test: ## run the tests
 	go test ./...
+	@for m in $(ADAPTERS); do (cd $$m && go test ./...) || exit 1; done
 
 race: ## run the tests under the race detector
 	go test -race ./...
+	@for m in $(ADAPTERS); do (cd $$m && go test -race ./...) || exit 1; done
 
 lint: $(TOOLS)/staticcheck ## gofmt, go vet, staticcheck, buf lint
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w on these"; exit 1; }
 	go vet ./...
 	staticcheck ./...
-	cd internal/e2e && go vet ./... && staticcheck ./...
-	cd internal/tools && go vet ./... && staticcheck ./...
+	@for m in $(ADAPTERS) internal/e2e internal/tools; do echo "$$m"; (cd $$m && go vet ./... && staticcheck ./...) || exit 1; done
 
 torture: ## kill -9 a store ROUNDS times, race PUSHES with a collection, compare OPERATIONS with the model
 	go build -o bin/torture ./cmd/torture
@@ -86,7 +88,7 @@ tidy-check: ## fail if a go.mod or go.sum is not tidy
 cross: ## build and vet for linux, darwin and windows
 	@for target in linux/arm64 darwin/arm64 windows/amd64; do \
 		echo "$$target"; export GOOS=$${target%/*} GOARCH=$${target#*/}; \
-		go build ./... && go vet ./... || exit 1; done
+		for m in . $(ADAPTERS); do (cd $$m && go build ./... && go vet ./...) || exit 1; done || exit 1; done
 
 clean: ## remove what was built
 	rm -rf bin out

@@ -47,10 +47,32 @@ var rooms = map[string][]string{
 	"examples/quickstart/hello": {},
 }
 
+// adapters are modules of their own. They know the contract and what it takes to speak of it, and neither a layout
+// nor a process: a program that already uses berth links nothing more of it by them.
+var adapters = map[string][]string{
+	"adapters/containerd": {".", "manifest", "sdk/source"},
+	"adapters/ggcr":       {".", "manifest", "sdk/remote/auth", "sdk/source"},
+	"adapters/orasgo":     {".", "manifest", "sdk/source"},
+}
+
 // Every import points down, siblings do not know each other, and what a tool imports does not link
 // the store.
-func TestArrows(t *testing.T) {
-	found := imports(t)
+func TestArrows(t *testing.T) { checkArrows(t, imports(t, "."), rooms) }
+
+func TestAdaptersKnowTheContractAlone(t *testing.T) {
+	modules, err := filepath.Glob("adapters/*/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string][]string{}
+	for _, file := range modules {
+		maps.Copy(found, imports(t, filepath.Dir(file)))
+	}
+	checkArrows(t, found, adapters)
+}
+
+func checkArrows(t *testing.T, found, rooms map[string][]string) {
+	t.Helper()
 	for room, imported := range found {
 		allowed, known := rooms[room]
 		if !known {
@@ -71,7 +93,7 @@ func TestArrows(t *testing.T) {
 }
 
 func TestSDKDoesNotLinkTheStore(t *testing.T) {
-	found := imports(t)
+	found := imports(t, ".")
 	seen := map[string]bool{}
 	var visit func(string)
 	visit = func(room string) {
@@ -91,16 +113,16 @@ func TestSDKDoesNotLinkTheStore(t *testing.T) {
 	}
 }
 
-// imports returns, for each package of the module that ships, the packages of the module that it
-// imports. Nested modules have arrows of their own.
-func imports(t *testing.T) map[string][]string {
+// imports returns, for each package of the module at root that ships, the packages of berth's own module that
+// it imports. Modules nested in it have arrows of their own.
+func imports(t *testing.T, root string) map[string][]string {
 	t.Helper()
 	found := map[string]map[string]bool{}
-	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && path != "." && (nested(path) || strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "bin" || d.Name() == "out"):
+		case d.IsDir() && path != root && (nested(path) || strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "bin" || d.Name() == "out"):
 			return fs.SkipDir
 		case d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
 			return nil

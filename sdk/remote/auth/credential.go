@@ -89,7 +89,7 @@ func (c Credential) basic() (username, password string) {
 //		return auth.Credential{AccessToken: token.AccessToken}, nil
 //	}
 //
-// The context has the scopes that the credential will be used for. Calls may run at once.
+// The context has the scopes that the credential will be used for: see [Scopes]. Calls may run at once.
 type CredentialFunc func(ctx context.Context, host string) (Credential, error)
 
 // Static returns c for one host, and nothing for any other. Docker Hub's three names are one host.

@@ -47,6 +47,10 @@ func WithScopes(ctx context.Context, scopes ...Scope) context.Context {
 	return context.WithValue(ctx, scopesKey{}, merge(scopes))
 }
 
+// Scopes returns what WithScopes has put into ctx, one scope for each resource: for a [CredentialFunc] whose
+// answer depends on the repository. They are the caller's to change.
+func Scopes(ctx context.Context) []Scope { return merge(scopesOf(ctx)) }
+
 // scopesOf returns the scopes that ctx carries, merged.
 func scopesOf(ctx context.Context) []Scope {
 	scopes, _ := ctx.Value(scopesKey{}).([]Scope)

@@ -97,3 +97,18 @@ func TestMergeLeavesItsArgumentsAlone(t *testing.T) {
 		t.Errorf("merge made %q of %q", got, want)
 	}
 }
+
+func TestScopesAreToldToWhomTheyConcern(t *testing.T) {
+	if got := Scopes(context.Background()); len(got) != 0 {
+		t.Errorf("a context without scopes has %v", got)
+	}
+	ctx := WithScopes(context.Background(), Repository("app/web", "pull"), Repository("app/web", "push"))
+	got := Scopes(ctx)
+	if text := scopeText(got); text != "repository:app/web:pull,push" {
+		t.Errorf("the scopes are %q", text)
+	}
+	got[0].Actions[0] = "delete"
+	if text := scopeText(Scopes(ctx)); text != "repository:app/web:pull,push" {
+		t.Errorf("who was told the scopes has changed them to %q", text)
+	}
+}
