@@ -20,13 +20,16 @@ const (
 
 // chunks is a bounded stock of buffers that uploads share.
 type chunks struct {
-	room  chan struct{}
-	idle  sync.Pool
+	room  chan struct{} // full where all are taken
+	idle  chan []byte
 	small sync.Pool // of buffers for small bodies
+
+	mu   sync.Mutex // guards the field below
+	slab []byte     // what no buffer was made of yet; nil: nothing is there
 }
 
 func newChunks() *chunks {
-	c := &chunks{room: make(chan struct{}, maxChunks)}
+	c := &chunks{room: make(chan struct{}, maxChunks), idle: make(chan []byte, maxChunks)}
 	c.small.New = func() any {
 		buf := make([]byte, smallUpload)
 		return &buf
@@ -42,14 +45,28 @@ func (c *chunks) get() []byte {
 	default:
 		return nil
 	}
-	if buf, ok := c.idle.Get().(*[]byte); ok {
-		return *buf
+	select {
+	case buf := <-c.idle:
+		return buf
+	default:
+		return c.make()
 	}
-	return make([]byte, chunkSize)
+}
+
+// make makes a buffer that there was not. There are never more than the slab has.
+func (c *chunks) make() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.slab == nil {
+		c.slab = c.newSlab(maxChunks * chunkSize)
+	}
+	buf := c.slab[:chunkSize:chunkSize]
+	c.slab = c.slab[chunkSize:]
+	return buf
 }
 
 func (c *chunks) put(buf []byte) {
-	c.idle.Put(&buf)
+	c.idle <- buf
 	<-c.room
 }
 
