@@ -97,7 +97,7 @@ func ociLayer(mediaType string) string {
 	return mediaType
 }
 
-// readLayer hashes a layer that is there, twice if it is compressed: as it is, and as it is extracted.
+// readLayer hashes a layer that is there, as it is, and, if it is compressed, as it is extracted.
 func readLayer(ctx context.Context, name string) (*layerFile, error) {
 	file, err := os.Open(name)
 	if err != nil {
@@ -116,18 +116,26 @@ func readLayer(ctx context.Context, name string) (*layerFile, error) {
 	if _, ok := layerTypes[compression]; !ok {
 		return nil, fmt.Errorf("%s: %w: it is compressed with %s, which no layer may be", name, berth.ErrUnsupported, compression)
 	}
-	plain, err := decompress(buffered)
-	if err == nil {
-		_, err = io.Copy(diff.Hash(), plain)
+	if compression == None {
+		diff = sum
+	} else if err := hashPlain(diff, buffered); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	if err == nil {
-		_, err = io.Copy(io.Discard, buffered) // what follows the compressed part belongs to the file
-	}
-	if err != nil {
+	if _, err := io.Copy(io.Discard, buffered); err != nil { // what follows the compressed part belongs to the file
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	desc := v1.Descriptor{MediaType: layerTypes[compression], Digest: sum.Digest(), Size: in.bytes}
 	return &layerFile{desc: desc, diffID: diff.Digest(), path: name}, nil
+}
+
+// hashPlain hashes what is compressed as it is extracted.
+func hashPlain(sum digest.Digester, compressed *bufio.Reader) error {
+	plain, err := decompress(compressed)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(sum.Hash(), plain)
+	return errors.Join(err, plain.Close())
 }
 
 // node is a file of a layer.
@@ -211,7 +219,13 @@ func writeLayer(ctx context.Context, temp *os.File, tree map[string]node, layer 
 	if err != nil {
 		return nil, err
 	}
-	archive := tar.NewWriter(io.MultiWriter(compressed, diff.Hash()))
+	var plain io.Writer = compressed
+	if layer.Compression == None {
+		diff = sum
+	} else {
+		plain = io.MultiWriter(compressed, diff.Hash())
+	}
+	archive := tar.NewWriter(plain)
 	for _, at := range slices.Sorted(maps.Keys(tree)) {
 		if err := writeNode(ctx, archive, at, tree[at], layer, opts); err != nil {
 			return nil, err
