@@ -81,6 +81,14 @@ type BuildOptions struct {
 	TempDir string
 }
 
+// time is that of all files and of the image, in whole seconds.
+func (o BuildOptions) time() time.Time {
+	if o.Created.IsZero() {
+		return time.Unix(0, 0).UTC()
+	}
+	return time.Unix(o.Created.Unix(), 0).UTC()
+}
+
 // Build is an image that is made of files, or an index of several images for several platforms. It is made when it is
 // first asked for, and its layers lie in temporary files until Close.
 func Build(opts *BuildOptions, images ...Image) Source {
@@ -218,10 +226,7 @@ func (b *built) makeImage(ctx context.Context, image Image) (v1.Descriptor, erro
 }
 
 func (b *built) created() *time.Time {
-	at := time.Unix(b.opts.Created.Unix(), 0).UTC()
-	if b.opts.Created.IsZero() {
-		at = time.Unix(0, 0).UTC()
-	}
+	at := b.opts.time()
 	return &at
 }
 

@@ -146,6 +146,8 @@ type node struct {
 	target string // of a symbolic link
 }
 
+func (n node) isFile() bool { return n.info != nil && n.info.Mode().IsRegular() }
+
 // gatherTree is all files of a layer by their paths in the image, with the directories that they lie in.
 func gatherTree(layer Layer) (map[string]node, error) {
 	tree := map[string]node{}
@@ -225,9 +227,9 @@ func writeLayer(ctx context.Context, temp *os.File, tree map[string]node, layer 
 	} else {
 		plain = io.MultiWriter(compressed, diff.Hash())
 	}
-	archive := tar.NewWriter(plain)
+	archive := &treeWriter{tar.NewWriter(plain), layer, opts.time()}
 	for _, at := range slices.Sorted(maps.Keys(tree)) {
-		if err := writeNode(ctx, archive, at, tree[at], layer, opts); err != nil {
+		if err := archive.write(ctx, at, tree[at]); err != nil {
 			return nil, err
 		}
 	}
@@ -265,14 +267,28 @@ type plainWriter struct{ io.Writer }
 
 func (plainWriter) Close() error { return nil }
 
-func writeNode(ctx context.Context, archive *tar.Writer, at string, one node, layer Layer, opts BuildOptions) error {
-	header := &tar.Header{Name: at, Typeflag: tar.TypeDir, Mode: 0o755, Uid: layer.UID, Gid: layer.GID, ModTime: time.Unix(0, 0)}
-	if !opts.Created.IsZero() {
-		header.ModTime = time.Unix(opts.Created.Unix(), 0)
+// treeWriter writes files into a tar file, as those of one layer.
+type treeWriter struct {
+	*tar.Writer
+	layer Layer
+	time  time.Time
+}
+
+func (w *treeWriter) write(ctx context.Context, at string, one node) error {
+	err := w.WriteHeader(w.header(at, one))
+	if err == nil && one.isFile() {
+		err = copyNode(ctx, w, one)
 	}
-	isFile := one.info != nil && one.info.Mode().IsRegular()
+	if err != nil {
+		return fmt.Errorf("%s: %w", one.name, err)
+	}
+	return ctx.Err()
+}
+
+func (w *treeWriter) header(at string, one node) *tar.Header {
+	header := &tar.Header{Name: at, Typeflag: tar.TypeDir, Mode: 0o755, Uid: w.layer.UID, Gid: w.layer.GID, ModTime: w.time}
 	switch {
-	case isFile:
+	case one.isFile():
 		header.Typeflag, header.Size, header.Mode = tar.TypeReg, one.info.Size(), 0o644
 		if one.info.Mode()&0o100 != 0 {
 			header.Mode = 0o755
@@ -282,19 +298,10 @@ func writeNode(ctx context.Context, archive *tar.Writer, at string, one node, la
 	default:
 		header.Name += "/"
 	}
-	if layer.KeepModes && one.info != nil && one.target == "" {
+	if w.layer.KeepModes && one.info != nil && one.target == "" {
 		header.Mode = tarMode(one.info.Mode())
 	}
-	if err := archive.WriteHeader(header); err != nil {
-		return fmt.Errorf("%s: %w", one.name, err)
-	}
-	if !isFile {
-		return ctx.Err()
-	}
-	if err := copyNode(ctx, archive, one); err != nil {
-		return fmt.Errorf("%s: %w", one.name, err)
-	}
-	return nil
+	return header
 }
 
 // tarMode is a mode as tar has it.
@@ -309,7 +316,7 @@ func tarMode(mode fs.FileMode) int64 {
 }
 
 // copyNode writes exactly as many bytes as the header says.
-func copyNode(ctx context.Context, archive *tar.Writer, one node) error {
+func copyNode(ctx context.Context, archive io.Writer, one node) error {
 	file, err := one.open()
 	if err != nil {
 		return err

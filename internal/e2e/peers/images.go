@@ -74,10 +74,14 @@ func (b *bench) pushImages(ctx context.Context, d disk, layers, round int) error
 		},
 		func() error { return b.pushToBerth(ctx, d, layers) },
 		func() error {
-			return b.pushToPeer(ctx, d, layers, distribution, "skopeo", "copy", "-q", "--dest-tls-verify=false", "oci:"+from)
+			took, err := b.pushToPeer(ctx, d, "docker://", "skopeo", "copy", "-q", "--dest-tls-verify=false", "oci:"+from)
+			b.addImage("image", distribution, d, layers, took)
+			return err
 		},
 		func() error {
-			return b.pushToPeer(ctx, d, layers, crane, filepath.Join(b.dir, "bin", "crane"), "push", "--insecure", from)
+			took, err := b.pushToPeer(ctx, d, "", filepath.Join(b.dir, "bin", "crane"), "push", "--insecure", from)
+			b.addImage("image", crane, d, layers, took)
+			return err
 		},
 	}
 	for i := range ways {
@@ -147,25 +151,20 @@ func (b *bench) pushToBerth(ctx context.Context, d disk, layers int) error {
 	return errors.Join(err, registry.Close())
 }
 
-// pushToPeer runs a program that pushes into a distribution registry of its own.
-func (b *bench) pushToPeer(ctx context.Context, d disk, layers int, column, program string, args ...string) error {
+// pushToPeer runs a program that pushes into a distribution registry of its own, whose references begin in some way.
+func (b *bench) pushToPeer(ctx context.Context, d disk, scheme string, command ...string) (took float64, err error) {
 	dir, err := os.MkdirTemp(d.dir, "data-")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer os.RemoveAll(dir)
 	to, err := b.start(ctx, distribution, dir)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer to.kill()
-	ref := to.address + "/app/image:v1"
-	if column == distribution {
-		ref = "docker://" + ref
-	}
-	took, err := seconds(func() error { return runQuietly(exec.CommandContext(ctx, program, append(args, ref)...)) })
-	b.addImage("image", column, d, layers, took)
-	return err
+	args := append(command[1:], scheme+to.address+"/app/image:v1")
+	return seconds(func() error { return runQuietly(exec.CommandContext(ctx, command[0], args...)) })
 }
 
 // used is how many bytes of a file system are.
