@@ -38,6 +38,9 @@ type Image struct {
 
 // Layer is a part of an image's file system. It has the same bytes wherever and whenever it is made of the same files:
 // they are in the order of their names, have one time, one owner, and one of two modes.
+//
+// A layer that is compressed depends on the compressor too: its bytes may change with the version of
+// github.com/klauspost/compress that a program is built with, and never with that of Go.
 type Layer struct {
 	// FS is a tree of files, like os.DirFS("out/rootfs"), with its symbolic links as they are. May be nil.
 	FS fs.FS
