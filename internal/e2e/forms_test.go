@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -370,16 +371,14 @@ func (c *clients) foreignLayout(dir string) {
 	c.writeIndex(dir, "v1", c.putBlob(dir, v1.MediaTypeImageManifest, c.encode(m)))
 }
 
-// builtLarge has a layer of 2 GiB, or a small part of that where time is short.
+// large is the size of the largest layer in MiB. The programs that read it again and again take minutes for one of 2 GiB.
+var large = flag.Int64("large", 256, "size of the largest layer that goes through every form, in MiB")
+
 func (c *clients) builtLarge(dir string) {
-	size := int64(2 << 30)
-	if testing.Short() {
-		size = 64 << 20
-	}
 	files := c.temporary()
-	large := filepath.Join(files, "large")
-	c.randomFile(large, 1<<20)
-	c.check(os.Truncate(large, size)) // what programs make of it is quickly compressed
+	content := filepath.Join(files, "large")
+	c.randomFile(content, 1<<20)
+	c.check(os.Truncate(content, *large<<20)) // what programs make of it is quickly compressed
 	c.put(dir, source.Image{Platform: platformOf(platforms[0]), Layers: []source.Layer{{FS: os.DirFS(files)}}})
 	c.check(os.RemoveAll(files))
 }
