@@ -145,7 +145,9 @@ func (u *upload) hashFile(from io.Reader) error {
 	hashing.end()
 	if err == nil { // there were no more buffers
 		var more int64
-		more, err = io.Copy(sum, from)
+		buf := stock.small.Get().(*[]byte)
+		defer stock.small.Put(buf)
+		more, err = io.CopyBuffer(sum, onlyReader{from}, *buf)
 		n += more
 	}
 	if errors.Is(err, io.EOF) {

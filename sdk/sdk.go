@@ -267,6 +267,10 @@ type Pushed struct {
 	Stats sync.Stats `json:"stats"`
 }
 
+// minParallel is how many blobs come into a layout at once, at least: as many as there are cores to hash them, and enough
+// of those that are waited for.
+const minParallel = 4
+
 // Push brings an image into the layout. ref is REPOSITORY[:TAG][,TAG…]; without a tag the tag is
 // "latest". All tags are set in one commit, after everything they need is there: a push that fails
 // or is cancelled names nothing.
@@ -294,7 +298,7 @@ func (r *Registry) Push(ctx context.Context, from source.Source, ref string, opt
 	to := &rootKeeper{Target: &layoutTarget{sync.ToRepository(repo, tags, nil), r.session, name, opts.Link}}
 	var stats sync.Stats
 	err = r.steadily(ctx, func() (err error) {
-		stats, err = sync.Copy(ctx, from, to, root, &sync.CopyOptions{Progress: opts.Progress})
+		stats, err = sync.Copy(ctx, from, to, root, &sync.CopyOptions{Parallel: max(minParallel, runtime.GOMAXPROCS(0)), Progress: opts.Progress})
 		return err
 	})
 	if err != nil {
