@@ -10,7 +10,8 @@ import (
 // where files can share them they are not copied.
 type Importer interface {
 	// ImportBlob stores the bytes that from names. The registry makes a file of its own of them, and hashes that:
-	// whatever becomes of the original meanwhile, what is stored is what d says, or nothing is.
+	// whatever becomes of the original meanwhile, what is stored is what d says, or nothing is. Where another of its
+	// repositories has the blob, it is taken from there, and from is not looked at: a zero one asks for that alone.
 	//
 	// Errors: ErrDigestInvalid; ErrUnsupported, with the reason, for a file that is not taken, because it is another
 	// one than its caller has seen, or another user's, or none. Its bytes may be uploaded then.
@@ -49,4 +50,6 @@ const (
 	Copied ImportMethod = "copied"
 	// Linked: it is the same file.
 	Linked ImportMethod = "linked"
+	// Mounted: another repository has the blob, and nothing was read.
+	Mounted ImportMethod = "mounted"
 )

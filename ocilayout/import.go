@@ -19,6 +19,15 @@ func (r *repository) ImportBlob(ctx context.Context, d digest.Digest, from berth
 	if err := berth.ValidateDigest(d); err != nil {
 		return "", err
 	}
+	mounted, err := r.mount(ctx, &berth.UploadOptions{Mount: d})
+	switch {
+	case err != nil:
+		return "", err
+	case mounted:
+		return berth.Mounted, nil
+	case from.Path == "":
+		return "", fmt.Errorf("%w: no repository has the blob, and no file is named", berth.ErrUnsupported)
+	}
 	file, info, err := openLocal(from)
 	if err != nil {
 		return "", fmt.Errorf("file %s: %w: %w", from.Path, berth.ErrUnsupported, err)

@@ -190,3 +190,19 @@ func TestNamesOfDockerHub(t *testing.T) {
 		}
 	}
 }
+
+// What one repository of the layout has is not read again for another, wherever it comes from.
+func TestABlobOfAnotherRepositoryIsTakenFromThere(t *testing.T) {
+	registry := open(t, sdk.Options{})
+	built := build(t, large)
+	_, err := registry.Push(t.Context(), built.source(), "first:v1", nil)
+	must(t, err)
+	must(t, os.Remove(built.file(built.layer)))
+	from := built.source()
+	defer from.Close()
+	pushed, err := registry.Push(t.Context(), from, "second:v1", nil)
+	must(t, err)
+	if s := pushed.Stats; s.Mounted != 1 || s.LocalBytes != 0 {
+		t.Errorf("got %+v, want the layer to be mounted", s)
+	}
+}

@@ -41,7 +41,7 @@ const (
 	// Existing: it was there, nothing was sent.
 	Existing Action = "existing"
 	// Mounted: another repository of the target has it, nothing was sent.
-	Mounted Action = "mounted"
+	Mounted = Action(berth.Mounted)
 	// Sent: its bytes were sent.
 	Sent Action = "sent"
 	// Cloned, Copied and Linked: it came from a file of this machine, and nothing was sent.
