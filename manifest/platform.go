@@ -64,6 +64,9 @@ func RunsOn(image, platform v1.Platform) bool {
 	return want.fits(&v1.Descriptor{Platform: &image})
 }
 
+// Platforms names the platforms that an index has images for, each once, the first of many.
+func Platforms(doc *Document) string { return listPlatforms(doc) }
+
 // FormatPlatform writes a platform as ParsePlatform reads it.
 func FormatPlatform(p v1.Platform) string { return formatPlatform(&p) }
 

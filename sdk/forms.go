@@ -24,6 +24,9 @@ const FormRegistry = "docker://"
 // Errors: source.ErrForm; berth.ErrNameInvalid and its like for what is no reference.
 func (m *Images) ParseSource(text string) (source.Source, error) {
 	if ref, ok := remoteForm(text); ok {
+		if err := checkRemote(text); err != nil {
+			return nil, err
+		}
 		return m.Source(ref)
 	}
 	from, err := source.Parse(text)
@@ -36,6 +39,9 @@ func (m *Images) ParseSource(text string) (source.Source, error) {
 // Errors: those of ParseSource; what keeps the place from being made.
 func (m *Images) ParseDestination(text string) (source.Destination, error) {
 	if ref, ok := remoteForm(text); ok {
+		if err := checkRemote(text); err != nil {
+			return nil, err
+		}
 		return m.destination(ref)
 	}
 	to, err := source.ParseDestination(text)
@@ -45,6 +51,9 @@ func (m *Images) ParseDestination(text string) (source.Destination, error) {
 // CheckForm reports what ParseSource and ParseDestination would say of a text's form. It does no I/O.
 func CheckForm(text string) error {
 	if ref, ok := remoteForm(text); ok {
+		if err := checkRemote(text); err != nil {
+			return err
+		}
 		_, rest := pin.SplitHost(ref)
 		_, err := berth.ParseReference(rest)
 		return err
@@ -55,7 +64,7 @@ func CheckForm(text string) error {
 
 func orRegistry(err error) error {
 	if errors.Is(err, source.ErrForm) {
-		return fmt.Errorf("%w, or docker://REF", err)
+		return fmt.Errorf("%w or docker://REF", err)
 	}
 	return err
 }
@@ -66,10 +75,20 @@ func remoteForm(text string) (ref string, ok bool) {
 	if host, _ := pin.SplitHost(ref); !ok || host != "" {
 		return ref, ok
 	}
-	if !strings.Contains(ref, "/") {
-		ref = "library/" + ref
+	if strings.Contains(ref, "/") {
+		return "docker.io/" + ref, true
 	}
-	return "docker.io/" + ref, true
+	return "docker.io/library/" + ref, true
+}
+
+// checkRemote refuses what is a host alone, which else would be looked for at Docker Hub.
+func checkRemote(text string) error {
+	name := strings.TrimPrefix(text, FormRegistry)
+	host, _, _ := strings.Cut(name, ":")
+	if name == "" || (!strings.Contains(name, "/") && (strings.Contains(host, ".") || host == "localhost")) {
+		return fmt.Errorf("%.200q: %w: want docker://HOST/REPOSITORY[:TAG]", text, berth.ErrNameInvalid)
+	}
+	return nil
 }
 
 // Source is an image of the layout, or of a remote registry where ref has a host, as a source for another place. What

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -11,6 +12,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/manifest"
 	"github.com/berthoci/berth/sdk/pin"
 	"github.com/berthoci/berth/sdk/remote"
 	"github.com/berthoci/berth/sdk/source"
@@ -31,7 +33,8 @@ func NewImages(opts *Options) *Images { return &Images{remotes: NewRemotes(opts)
 
 // PullOptions say how a pull goes. Nil is the zero value.
 type PullOptions struct {
-	// Platform brings the image for one platform, of an index that has several. Nil: all that there are.
+	// Platform brings the image for one platform, of an index that has several: see manifest.ParsePlatform. Nil: all
+	// that there are.
 	Platform *v1.Platform
 	// Progress is told how it goes, from several goroutines at once. May be nil.
 	Progress func(sync.Event)
@@ -56,6 +59,11 @@ func (m *Images) Pull(ctx context.Context, ref string, to source.Destination, op
 	if err != nil {
 		return Pushed{}, err
 	}
+	if chooser, ok := to.(source.Chooser); ok {
+		if err := chooser.Accepts(desc); err != nil {
+			return Pushed{}, fmt.Errorf("pull %s: %w%s", ref, err, choices(ctx, from, desc))
+		}
+	}
 	stats, err := sync.Copy(ctx, from, asTarget(to), desc, &sync.CopyOptions{Progress: opts.Progress})
 	if err == nil {
 		err = to.Commit(ctx, desc)
@@ -64,6 +72,27 @@ func (m *Images) Pull(ctx context.Context, ref string, to source.Destination, op
 		return Pushed{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
 	return Pushed{Descriptor: desc, Stats: stats}, nil
+}
+
+// choices tells what platforms an index has images for, to who has to choose.
+func choices(ctx context.Context, from source.Source, root v1.Descriptor) string {
+	if manifest.KindOf(root.MediaType) != manifest.Index {
+		return ""
+	}
+	content, err := from.Fetch(ctx, root)
+	if err != nil {
+		return ""
+	}
+	defer content.Close()
+	raw, err := io.ReadAll(io.LimitReader(content, berth.MaxManifestSize))
+	if err != nil {
+		return ""
+	}
+	doc, err := manifest.Parse(root.MediaType, raw)
+	if err != nil {
+		return ""
+	}
+	return "; choose, by PullOptions.Platform or --platform, one of " + manifest.Platforms(doc)
 }
 
 // Resolve returns the descriptor of an image: in the layout, or in a remote registry where ref has a
@@ -179,6 +208,9 @@ func (m *Images) locate(reference string) (location, error) {
 
 // plain tells what is missing in the layout as its user would say it.
 func (l location) plain(err error) error {
+	if l.local && l.whole && errors.Is(err, berth.ErrManifestUnknown) {
+		return fmt.Errorf("%w in the layout: no tag is named, and there is no %s; berth ls shows what there is", berth.ErrManifestUnknown, l.target)
+	}
 	for _, known := range []error{berth.ErrManifestUnknown, berth.ErrNameUnknown} {
 		if l.local && errors.Is(err, known) {
 			return fmt.Errorf("%w in the layout; berth ls shows what there is", known)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"path"
+	"strings"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
@@ -42,8 +43,9 @@ Without NAME an image in a docker-archive has the name REF.`,
 			if opts.Platform, err = parsePlatform(platform); err != nil {
 				return err
 			}
-			return a.reading(cmd.Context(), args[:1], func(images *sdk.Images) error {
-				return a.pullTo(cmd, images, args[0], args[1], opts)
+			ref := strings.TrimPrefix(args[0], sdk.FormRegistry) // which DEST has, and people write here too
+			return a.reading(cmd.Context(), []string{ref}, func(images *sdk.Images) error {
+				return a.pullTo(cmd, images, ref, args[1], opts)
 			})
 		},
 	}

@@ -93,13 +93,13 @@ func planPushes(images *sdk.Images, sources []string, ref string) ([]onePush, er
 			return []onePush{{from, ref}}, nil
 		}
 		if name == "" {
-			return nil, fmt.Errorf("source %q: it has no NAME, which is to be its tag", text)
+			return nil, fmt.Errorf("source %q: it has no NAME, which is to be its tag; write %[1]s:NAME", text)
 		}
 		if err := berth.ValidateTag(name); err != nil {
 			return nil, fmt.Errorf("source %q: its NAME is to be a tag of %s: %w", text, ref, err)
 		}
 		if taken[name] {
-			return nil, fmt.Errorf("source %q: another one is to be %s:%s", text, ref, name)
+			return nil, fmt.Errorf("source %q: another one before it has the NAME %s too, and one alone can be %s:%[2]s; push them one by one", text, name, ref)
 		}
 		taken[name] = true
 		pushes = append(pushes, onePush{from, ref + ":" + name})
@@ -120,7 +120,10 @@ func nameIn(text string) string {
 
 // checkTarget refuses what no push can set, before a layout is made for it.
 func checkTarget(ref string) error {
-	first, more, _ := strings.Cut(ref, ",")
+	if sdk.CheckForm(ref) == nil && !strings.HasPrefix(ref, sdk.FormRegistry) {
+		return fmt.Errorf("%q: it is a source, and what comes last is the reference that it gets", ref)
+	}
+	first, more, _ := strings.Cut(strings.TrimPrefix(ref, sdk.FormRegistry), ",")
 	if host, rest := pin.SplitHost(first); host != "" {
 		return fmt.Errorf("reference %q: %s is a host, and a push goes into the layout: push to %[3]s, then run berth sync --to %[2]s %[3]s", ref, host, rest)
 	}

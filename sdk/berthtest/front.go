@@ -85,6 +85,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (f *front) answer(w *answer, r *http.Request, effect effect) {
 	switch {
 	case effect.fails:
+		if _, known := f.gate.admit(r); known {
+			w.entry.authenticate()
+		}
 		fail(w, r, effect.status)
 		return
 	case r.URL.Path == tokenPath && f.gate.givesTokens():

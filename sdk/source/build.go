@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"reflect"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,7 +24,7 @@ import (
 
 // Image is an image to be made.
 type Image struct {
-	// Platform is what it runs on. Empty: linux, on this machine's architecture.
+	// Platform is what it runs on. What is empty of it: linux, on this machine's architecture.
 	Platform v1.Platform
 	// Base is the image that the layers are put upon; of an index, the one for Platform. Nil: an empty one. The caller
 	// closes it, after what Build returns.
@@ -46,8 +48,8 @@ type Layer struct {
 	FS fs.FS
 	// At is the directory of the image that the tree is put into. Empty: the root.
 	At string
-	// Files are files, or trees of them, of this machine, by their paths in the image. Where both have a path, that
-	// of Files counts.
+	// Files are files, or trees of them, of this machine, by their paths in the image: {"bin/hello": "out/hello"}. Where
+	// FS and Files have a path both, that of Files counts.
 	Files map[string]string
 	// Tar is a file that is a layer already, as tar, gzip or zstd. It is taken as it is, and FS and Files must be empty.
 	Tar string
@@ -79,8 +81,8 @@ type BuildOptions struct {
 	Created time.Time
 	// Annotations of the index, where there are several images.
 	Annotations map[string]string
-	// TempDir is where layers lie until Close. Empty: the system's. On the file system of a layout they are pushed into it
-	// without being copied.
+	// TempDir is where layers lie until Close; of a program that is killed they stay there. Empty: the system's. On the
+	// file system of a layout they are pushed into it without being copied: cloned, or linked.
 	TempDir string
 }
 
@@ -111,7 +113,10 @@ type built struct {
 	root   v1.Descriptor
 	blobs  map[digest.Digest]blob
 	layers []*layerFile
+	closed bool
 }
+
+var errClosed = errors.New("build: it is closed, and its layers are gone")
 
 // blob is a part of what was made: in memory, in a file, or of the base.
 type blob struct {
@@ -124,7 +129,10 @@ type blob struct {
 func (b *built) Root(ctx context.Context) (v1.Descriptor, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.blobs != nil {
+	switch {
+	case b.closed:
+		return v1.Descriptor{}, errClosed
+	case b.blobs != nil:
 		return b.root, nil
 	}
 	b.blobs = map[digest.Digest]blob{}
@@ -156,7 +164,7 @@ func (b *built) Fetch(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, e
 func (b *built) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.blobs = nil
+	b.blobs, b.closed = nil, true
 	return b.discard()
 }
 
@@ -177,6 +185,9 @@ func (b *built) make(ctx context.Context) (v1.Descriptor, error) {
 	index.SchemaVersion = 2
 	for i, image := range b.images {
 		desc, err := b.makeImage(ctx, image)
+		if err == nil && slices.ContainsFunc(index.Manifests, func(d v1.Descriptor) bool { return reflect.DeepEqual(d.Platform, desc.Platform) }) {
+			err = fmt.Errorf("another one is for %s too: nobody could choose it", manifest.FormatPlatform(*desc.Platform))
+		}
 		if err != nil {
 			return desc, fmt.Errorf("build image %d: %w", i, err)
 		}
@@ -237,12 +248,12 @@ func (b *built) created() *time.Time {
 func (b *built) begin(ctx context.Context, image Image) (m v1.Manifest, config v1.Image, err error) {
 	if image.Base != nil {
 		if m, config, err = b.readBase(ctx, image); err != nil {
-			return m, config, fmt.Errorf("its base: %w", err)
+			return m, config, fmt.Errorf("its base%s: %w", called(image.Base), err)
 		}
 	}
 	m.SchemaVersion, m.MediaType, m.Annotations = 2, v1.MediaTypeImageManifest, image.Annotations
 	if m.Layers == nil {
-		m.Layers = []v1.Descriptor{}
+		m.Layers, config.RootFS.DiffIDs = []v1.Descriptor{}, []digest.Digest{}
 	}
 	config.Platform, config.Created, config.RootFS.Type = image.Platform, b.created(), "layers"
 	config.Config = merged(config.Config, image.Config)

@@ -198,6 +198,7 @@ func TestBuildOfWhatCannotBe(t *testing.T) {
 		t.Skip(err)
 	}
 	text := file(t, []byte("no tar file"))
+	half := file(t, pack(t, entry{Name: "file", body: strings.Repeat("x", 2000)})[:1000])
 	xz := file(t, []byte("\xfd7zXZ\x00 and so on"))
 	for what, c := range map[string]struct {
 		layer source.Layer
@@ -209,6 +210,13 @@ func TestBuildOfWhatCannotBe(t *testing.T) {
 		"no path":                {source.Layer{Files: map[string]string{"/": text}}, `"/"`},
 		"two kinds at once":      {source.Layer{Tar: text, FS: someFiles()}, text},
 		"another compression":    {source.Layer{Tar: xz}, xz},
+		"no tar file":            {source.Layer{Tar: text}, "no tar file"},
+		"half a tar file":        {source.Layer{Tar: half}, "cut short"},
+		"a tar file compressed":  {source.Layer{Tar: text, Compression: source.Gzip}, "taken as it is"},
+		"a file below a file":    {source.Layer{Files: map[string]string{"a": text, "a/b": text}}, "below"},
+		"a place twice":          {source.Layer{Files: map[string]string{"a": text, "/a": xz}}, "twice"},
+		"nobody's files":         {source.Layer{FS: someFiles(), UID: -1}, "-1"},
+		"no such tree":           {source.Layer{FS: os.DirFS(dir + "/absent")}, "its FS"},
 		"an unknown compression": {source.Layer{FS: someFiles(), Compression: "br"}, `"br"`},
 	} {
 		temp := t.TempDir()
@@ -224,4 +232,29 @@ func TestBuildOfWhatCannotBe(t *testing.T) {
 	if _, err := source.Build(nil).Root(t.Context()); err == nil {
 		t.Error("nothing was built")
 	}
+	twice := source.Build(nil, source.Image{}, source.Image{Layers: []source.Layer{{FS: someFiles()}}})
+	defer twice.Close()
+	if _, err := twice.Root(t.Context()); err == nil || !strings.Contains(err.Error(), "linux/") {
+		t.Errorf("two images for one platform: got %v", err)
+	}
+}
+
+// What is closed is not built once more, and an image of no layers says so as the specification wants.
+func TestBuildIsOver(t *testing.T) {
+	temp := t.TempDir()
+	src := source.Build(&source.BuildOptions{TempDir: temp}, source.Image{})
+	root, err := src.Root(t.Context())
+	must(t, err)
+	raw, err := read(t, src, root)
+	must(t, err)
+	var m v1.Manifest
+	must(t, json.Unmarshal([]byte(raw), &m))
+	if config, err := read(t, src, m.Config); err != nil || !strings.Contains(config, `"diff_ids":[]`) {
+		t.Errorf("got %s, %v", config, err)
+	}
+	must(t, src.Close())
+	if _, err := src.Root(t.Context()); err == nil {
+		t.Error("it is built once more")
+	}
+	must(t, src.Close())
 }

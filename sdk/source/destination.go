@@ -40,6 +40,14 @@ type Importer interface {
 	PutFile(ctx context.Context, desc v1.Descriptor, from berth.LocalFile) (berth.ImportMethod, error)
 }
 
+// Chooser is a Destination that does not take every image.
+type Chooser interface {
+	// Accepts reports whether an image can be committed, before anything of it was put.
+	//
+	// Errors: berth.ErrUnsupported.
+	Accepts(root v1.Descriptor) error
+}
+
 // ParseDestination returns the place that a text like "oci:DIR:NAME" means.
 //
 // Errors: ErrForm, and what keeps the place from being made.

@@ -106,6 +106,9 @@ func (a *dockerArchive) load(ctx context.Context) (*dockerImage, error) {
 	if a.tar == nil {
 		a.tar, err = openTar(ctx, a.file)
 	}
+	if errors.Is(err, ErrArchive) {
+		err = fmt.Errorf("%w: %w", ErrDockerArchive, err)
+	}
 	if err == nil {
 		a.image, err = a.read(ctx)
 	}
@@ -117,6 +120,9 @@ func (a *dockerArchive) load(ctx context.Context) (*dockerImage, error) {
 
 func (a *dockerArchive) read(ctx context.Context) (*dockerImage, error) {
 	raw, err := a.tar.content(savedList, maxIndex)
+	if _, layout := a.tar.entries[v1.ImageIndexFile]; layout && errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: it is an image layout; read it as oci-archive:", ErrDockerArchive)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: it has no %s; docker before 1.10 wrote none, and a newer one can load and save it again", ErrDockerArchive, savedList)
 	}

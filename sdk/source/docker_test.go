@@ -209,6 +209,19 @@ func TestDockerArchivesThatAreNone(t *testing.T) {
 			t.Errorf("%s: got %v", what, err)
 		}
 	}
+	for what, content := range map[string][]byte{"no tar file": []byte(strings.Repeat("something else ", 500)), "nothing": nil} {
+		_, err := fromDocker(t, content, "").Root(t.Context())
+		if !errors.Is(err, source.ErrDockerArchive) || !errors.Is(err, source.ErrArchive) || errors.Is(err, berth.ErrLayoutInvalid) {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+	layout, _ := oneImage()
+	if _, err := fromDocker(t, pack(t, layout.entries()...), "").Root(t.Context()); err == nil || !strings.Contains(err.Error(), "oci-archive:") {
+		t.Errorf("a layout: got %v", err)
+	}
+	if _, err := source.Archive(file(t, pack(t, saved(nil, "layer").entries()...)), "").Root(t.Context()); err == nil || !strings.Contains(err.Error(), "docker-archive:") {
+		t.Errorf("as a layout: got %v", err)
+	}
 	if _, err := fromDocker(t, pack(t, entry{Name: "manifest.json", body: "[]"}), "").Root(t.Context()); !errors.Is(err, berth.ErrManifestUnknown) {
 		t.Errorf("no image: got %v", err)
 	}
@@ -280,15 +293,39 @@ func TestToDockerArchive(t *testing.T) {
 	}
 }
 
+func TestToDockerArchiveWithNamesThatDockerRefuses(t *testing.T) {
+	for _, name := range []string{"Bad Name", "UPPER/x", "x/y@sha256:00", ":v1", "x:", "x:a b", "reg.test:5/A", "x@sha256:" + strings.Repeat("a", 64)} {
+		dir := t.TempDir()
+		to, err := source.ToDockerArchive(filepath.Join(dir, "image.tar"), name)
+		if err == nil {
+			to.Close()
+			t.Errorf("%q is taken", name)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+			t.Errorf("%q: left behind %v, %v", name, left, err)
+		}
+	}
+	for _, name := range []string{"x", "x:v1", "a/b/c:v1", "reg.test:5/a/b:v1", "localhost/x", "library/x:v1"} {
+		to, err := source.ToDockerArchive(filepath.Join(t.TempDir(), "image.tar"), name)
+		must(t, err)
+		must(t, to.Close())
+	}
+}
+
 func TestToDockerArchiveOfAnIndex(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "image.tar")
 	to, err := source.ToDockerArchive(name, "")
 	must(t, err)
 	index := `{"schemaVersion":2,"mediaType":"` + v1.MediaTypeImageIndex + `","manifests":[]}`
 	desc := manifest.Descriptor(v1.MediaTypeImageIndex, []byte(index))
-	must(t, to.Put(t.Context(), desc, strings.NewReader(index)))
-	if err := to.Commit(t.Context(), desc); !errors.Is(err, berth.ErrUnsupported) || !strings.Contains(err.Error(), "choose one") {
-		t.Errorf("got %v", err)
+	for what, err := range map[string]error{
+		"before": to.(source.Chooser).Accepts(desc),
+		"put":    to.Put(t.Context(), desc, strings.NewReader(index)),
+		"after":  to.Commit(t.Context(), desc),
+	} {
+		if what != "put" && (!errors.Is(err, berth.ErrUnsupported) || !strings.Contains(err.Error(), "it is an index")) || what == "put" && err != nil {
+			t.Errorf("%s: got %v", what, err)
+		}
 	}
 	must(t, to.Close())
 	if _, err := os.Stat(name); !errors.Is(err, os.ErrNotExist) {

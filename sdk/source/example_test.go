@@ -84,7 +84,7 @@ func ExampleParse() {
 	// Output:
 	// oci:out/image:v1
 	// oci-archive:image.tar
-	// "image.tar": want oci:DIR[:NAME], oci-archive:FILE[:NAME] or docker-archive:FILE[:NAME]
+	// "image.tar": want oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME]
 }
 
 func ExampleSplit() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -38,9 +39,12 @@ type chosen struct {
 }
 
 // String is what the source is called, which may be nothing.
-func (c chosen) String() string {
-	if named, ok := c.Source.(fmt.Stringer); ok {
-		return named.String()
+func (c chosen) String() string { return strings.TrimPrefix(called(c.Source), " ") }
+
+// called is what a source is called, behind a space, or nothing.
+func called(from Source) string {
+	if named, ok := from.(fmt.Stringer); ok && named.String() != "" {
+		return " " + named.String()
 	}
 	return ""
 }

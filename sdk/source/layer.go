@@ -59,10 +59,13 @@ func (c layerContent) LocalFile() (berth.LocalFile, bool) {
 }
 
 func makeLayer(ctx context.Context, layer Layer, opts BuildOptions) (*layerFile, error) {
-	if layer.Tar != "" {
-		if layer.FS != nil || len(layer.Files) > 0 {
-			return nil, fmt.Errorf("%s: a layer is either a tar file or made of others", layer.Tar)
-		}
+	switch {
+	case layer.UID < 0 || layer.GID < 0:
+		return nil, fmt.Errorf("its owner %d:%d: want no negative numbers", layer.UID, layer.GID)
+	case layer.Tar == "":
+	case layer.FS != nil || len(layer.Files) > 0 || layer.Compression != None:
+		return nil, fmt.Errorf("%s: a layer that is a tar file is taken as it is: it has neither FS nor Files nor Compression", layer.Tar)
+	default:
 		return readLayer(ctx, layer.Tar)
 	}
 	tree, err := gatherTree(layer)
@@ -116,9 +119,18 @@ func readLayer(ctx context.Context, name string) (*layerFile, error) {
 	if _, ok := layerTypes[compression]; !ok {
 		return nil, fmt.Errorf("%s: %w: it is compressed with %s, which no layer may be", name, berth.ErrUnsupported, compression)
 	}
+	plain, err := decompress(buffered)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	defer plain.Close()
+	hashed := io.Reader(plain)
 	if compression == None {
 		diff = sum
-	} else if err := hashPlain(diff, buffered); err != nil {
+	} else {
+		hashed = io.TeeReader(plain, diff.Hash())
+	}
+	if err := readTar(hashed); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if _, err := io.Copy(io.Discard, buffered); err != nil { // what follows the compressed part belongs to the file
@@ -128,14 +140,20 @@ func readLayer(ctx context.Context, name string) (*layerFile, error) {
 	return &layerFile{desc: desc, diffID: diff.Digest(), path: name}, nil
 }
 
-// hashPlain hashes what is compressed as it is extracted.
-func hashPlain(sum digest.Digester, compressed *bufio.Reader) error {
-	plain, err := decompress(compressed)
-	if err != nil {
-		return err
+// readTar reads a tar file to its end, and what follows it.
+func readTar(from io.Reader) error {
+	files := tar.NewReader(from)
+	for {
+		_, err := files.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
+			return fmt.Errorf("it is no tar file, or damaged, or cut short: %w", err)
+		}
 	}
-	_, err = io.Copy(sum.Hash(), plain)
-	return errors.Join(err, plain.Close())
+	_, err := io.Copy(io.Discard, from)
+	return err
 }
 
 // node is a file of a layer.
@@ -153,11 +171,16 @@ func gatherTree(layer Layer) (map[string]node, error) {
 	tree := map[string]node{}
 	if layer.FS != nil {
 		if err := gatherFS(tree, layer.FS, "", layer.At); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("its FS: %w", err)
 		}
 	}
+	taken := map[string]string{}
 	for _, at := range slices.Sorted(maps.Keys(layer.Files)) {
 		from := layer.Files[at]
+		if other, ok := taken[path.Clean("/"+at)]; ok {
+			return nil, fmt.Errorf("%s: Files has its place twice, as %q and as %q", from, other, at)
+		}
+		taken[path.Clean("/"+at)] = at
 		info, err := os.Stat(from)
 		switch {
 		case err != nil:
@@ -170,7 +193,18 @@ func gatherTree(layer Layer) (map[string]node, error) {
 			return nil, err
 		}
 	}
-	return tree, nil
+	return tree, checkTree(tree)
+}
+
+// checkTree refuses what lies below a file: no program could unpack it.
+func checkTree(tree map[string]node) error {
+	for at, one := range tree {
+		parent, ok := tree[path.Dir(at)]
+		if ok && parent.info != nil && !parent.info.IsDir() {
+			return fmt.Errorf("%s: its place %q lies below %q, which is no directory", one.name, at, path.Dir(at))
+		}
+	}
+	return nil
 }
 
 func gatherFS(tree map[string]node, fsys fs.FS, from, at string) error {

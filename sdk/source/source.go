@@ -50,7 +50,7 @@ const (
 const maxIndex = 64 << 20
 
 // ErrForm is the error for a text that names no form that is known here.
-var ErrForm = errors.New("want oci:DIR[:NAME], oci-archive:FILE[:NAME] or docker-archive:FILE[:NAME]")
+var ErrForm = errors.New("want oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME]")
 
 // Source is an image in some form. Its methods may run at once.
 type Source interface {
@@ -117,6 +117,12 @@ func Layout(dir, name string) Source {
 func Archive(file, name string) Source {
 	return &files{what: FormArchive + ":" + file, name: name, open: func(ctx context.Context) (fs.FS, io.Closer, error) {
 		archive, err := openTar(ctx, file)
+		if errors.Is(err, ErrArchive) {
+			err = fmt.Errorf("%w: %w", berth.ErrLayoutInvalid, err)
+		}
+		if err == nil && archive.isDocker() {
+			err = errors.Join(fmt.Errorf("%w: it is what docker save writes; read it as docker-archive:", berth.ErrLayoutInvalid), archive.Close())
+		}
 		if err != nil {
 			return nil, nil, err
 		}

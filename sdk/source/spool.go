@@ -13,8 +13,6 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-
-	"github.com/berthoci/berth"
 )
 
 const (
@@ -57,6 +55,8 @@ func openArchive(ctx context.Context, name string) (file *os.File, temporary boo
 		from, err = openPipe(ctx, name)
 	case info.Mode().IsRegular():
 		from, err = os.Open(name)
+	case info.IsDir():
+		err = fmt.Errorf("%w: it is a directory, which %s: reads", errIrregular, FormLayout)
 	default:
 		err = errIrregular
 	}
@@ -126,7 +126,7 @@ func decompress(from *bufio.Reader) (io.ReadCloser, error) {
 		}
 		return decoder.IOReadCloser(), nil
 	default:
-		return nil, fmt.Errorf("%w: the archive is compressed with %s; decompress it first", berth.ErrLayoutInvalid, program)
+		return nil, fmt.Errorf("%w: it is compressed with %s; decompress it first", ErrArchive, program)
 	}
 }
 
@@ -152,10 +152,10 @@ type unpacking struct {
 func (u *unpacking) Read(p []byte) (int, error) {
 	n, err := u.Reader.Read(p)
 	if u.out += int64(n); u.out > freeSize && u.out/maxRatio > u.in.bytes {
-		return n, fmt.Errorf("%w: the archive becomes more than %d times as large when it is decompressed; decompress it first if that is meant", berth.ErrLayoutInvalid, maxRatio)
+		return n, fmt.Errorf("%w: it becomes more than %d times as large when it is decompressed; decompress it first if that is meant", ErrArchive, maxRatio)
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = fmt.Errorf("%w: the archive is damaged, or cut short: %w", berth.ErrLayoutInvalid, err)
+		err = fmt.Errorf("%w: it is damaged, or cut short: %w", ErrArchive, err)
 	}
 	return n, err
 }

@@ -12,8 +12,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/berthoci/berth"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
+
+// ErrArchive is the error for a file that is no archive that can be read: it is no tar file, damaged, cut short, or there
+// to fill the disk.
+var ErrArchive = errors.New("unreadable archive")
 
 // maxEntries bounds the files of an archive.
 const maxEntries = 1_000_000
@@ -43,7 +47,11 @@ func openTar(ctx context.Context, name string) (*tarFS, error) {
 	}
 	t := &tarFS{file: file, temporary: temporary, entries: map[string]tarEntry{}, links: map[string]string{}}
 	info, err := file.Stat()
-	if err == nil {
+	switch {
+	case err != nil:
+	case info.Size() == 0:
+		err = fmt.Errorf("%w: it is empty", ErrArchive)
+	default:
 		err = t.scan(info.Size())
 	}
 	if err != nil {
@@ -62,17 +70,17 @@ func (t *tarFS) scan(size int64) error {
 			return nil
 		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
-			return fmt.Errorf("%w: the archive is no tar file, or damaged, or cut short: %w", berth.ErrLayoutInvalid, err)
+			return fmt.Errorf("%w: it is no tar file, or damaged, or cut short: %w", ErrArchive, err)
 		}
 		name := path.Clean(header.Name)
 		if !fs.ValidPath(name) {
 			continue
 		}
 		if err := t.add(name, header, section); err != nil {
-			return fmt.Errorf("%w: the archive %w %.200q", berth.ErrLayoutInvalid, err, name)
+			return fmt.Errorf("%w: it %w %.200q", ErrArchive, err, name)
 		}
 		if len(t.entries)+len(t.links) > maxEntries {
-			return fmt.Errorf("%w: the archive has more than %d files", berth.ErrLayoutInvalid, maxEntries)
+			return fmt.Errorf("%w: it has more than %d files", ErrArchive, maxEntries)
 		}
 	}
 }
@@ -136,6 +144,13 @@ func isSparse(header *tar.Header) bool {
 		}
 	}
 	return header.Typeflag == tar.TypeGNUSparse
+}
+
+// isDocker reports whether it is what docker save writes, and no image layout.
+func (t *tarFS) isDocker() bool {
+	_, layout := t.entries[v1.ImageIndexFile]
+	_, saved := t.entries[savedList]
+	return saved && !layout
 }
 
 // Open opens a file of the archive.

@@ -122,7 +122,7 @@ func TestArchiveThatIsNoneIsRefused(t *testing.T) {
 		{"xz", append([]byte("\xfd7zXZ\x00"), plain...), "compressed with xz; decompress it first"},
 		{"something else", []byte(strings.Repeat("something else ", 500)), "no tar file, or damaged"},
 		{"a file larger than the archive", huge, "cut short"},
-		{"nothing", nil, "it has no oci-layout"},
+		{"nothing", nil, "it is empty"},
 		{"one byte", []byte{0x1f}, "no tar file, or damaged"},
 		{"zeros alone", make([]byte, 4096), "it has no oci-layout"},
 	} {

@@ -20,12 +20,30 @@ const annotationImageName = "io.containerd.image.name"
 // appears as that of [ToArchive] does.
 //
 // Such a file holds an image for one platform: Commit fails with berth.ErrUnsupported for an index.
+//
+// Errors: berth.ErrNameInvalid and berth.ErrTagInvalid for a name that docker load would refuse.
 func ToDockerArchive(file, name string) (Destination, error) {
+	if err := checkDockerName(name); err != nil {
+		return nil, fmt.Errorf("%s:%s: name %q: %w", FormDocker, file, name, err)
+	}
 	w, err := newArchiveWriter(FormDocker, file, name)
 	if err != nil {
 		return nil, err
 	}
 	return &dockerWriter{w}, nil
+}
+
+// checkDockerName refuses what docker load would refuse.
+func checkDockerName(name string) error {
+	if name == "" {
+		return nil
+	}
+	full := fullName(name)
+	ref, err := berth.ParseReference(full[strings.Index(full, "/")+1:])
+	if err == nil && ref.Digest != "" {
+		err = fmt.Errorf("%w: an archive has names and no digests", berth.ErrNameInvalid)
+	}
+	return err
 }
 
 type dockerWriter struct{ *archiveWriter }
@@ -36,6 +54,14 @@ func (w *dockerWriter) Commit(ctx context.Context, root v1.Descriptor) error {
 		return fmt.Errorf("%s: %w", w.what, err)
 	}
 	return w.commitWith(ctx, root, w.listed(root), savedList, []savedImage{image})
+}
+
+// Accepts refuses an index.
+func (w *dockerWriter) Accepts(root v1.Descriptor) error {
+	if manifest.KindOf(root.MediaType) == manifest.Image {
+		return nil
+	}
+	return fmt.Errorf("%s: %w: it is an index, and the archive holds an image for one platform", root.Digest, berth.ErrUnsupported)
 }
 
 // saved is the image as docker lists it.
@@ -57,8 +83,8 @@ func (w *dockerWriter) saved(root v1.Descriptor) (image savedImage, err error) {
 	if err != nil {
 		return image, fmt.Errorf("%s: %w", root.Digest, err)
 	}
-	if doc.Kind != manifest.Image {
-		return image, fmt.Errorf("%s: %w: it is an index, and the archive holds an image for one platform; choose one", root.Digest, berth.ErrUnsupported)
+	if err := w.Accepts(root); err != nil {
+		return image, err
 	}
 	image.Config = blobPath(*doc.Config)
 	for _, layer := range doc.Layers {
