@@ -69,10 +69,12 @@ func verify(path string, want digest.Digest) error {
 
 func ownBinary() (string, error) {
 	if plugin.Requested() {
-		return "", errors.New("this process was started as a plugin, and went on as something else: its main must begin with embedded.Main()")
+		return "", errStrayPlugin
 	}
 	return os.Executable()
 }
+
+var errStrayPlugin = errors.New("this process was started as a plugin, and went on as something else: its main must begin with embedded.Main()")
 
 func findBinary(name string) (string, error) {
 	path, err := exec.LookPath(name)

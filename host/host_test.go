@@ -321,6 +321,9 @@ func TestSelfDoesNotStartItselfFromAPlugin(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "embedded.Main()") {
 		t.Errorf("got %v", err)
 	}
+	if _, err := Open(t.Context(), Options{Layout: t.TempDir(), Launcher: Self()}); err == nil || !strings.Contains(err.Error(), "embedded.Main()") {
+		t.Errorf("Open: got %v", err)
+	}
 }
 
 func TestARunnerThatWasKilledDoesNotStart(t *testing.T) {

@@ -86,6 +86,9 @@ func (h *Hold) leave() error {
 // with anybody; berth.ErrLayoutInvalid if the directory is none; berth.ErrDenied if it is another user's;
 // plugin.ErrIncompatible; whatever keeps a plugin from starting, with the binary's name.
 func Open(ctx context.Context, opts Options) (*Session, error) {
+	if plugin.Requested() {
+		return nil, errStrayPlugin // it would wait for the host that waits for it
+	}
 	s, err := newSession(opts)
 	if err != nil {
 		return nil, err

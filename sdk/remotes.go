@@ -85,7 +85,7 @@ func (r *Remotes) closeIdle() {
 
 // SyncOptions say what is brought where.
 type SyncOptions struct {
-	// To is HOST[/PREFIX]: the prefix is put before each repository's name.
+	// To is HOST[/PREFIX]: the prefix is put before each repository's name. It may begin with http:// or https://.
 	To string
 	// Patterns select the tags: see sync.Selection.
 	Patterns []string
@@ -129,6 +129,9 @@ func (r *Registry) Sync(ctx context.Context, opts *SyncOptions) (*sync.Report, e
 
 // target reads HOST[/PREFIX].
 func (r *Remotes) target(to string) (*remote.Registry, string, error) {
+	if to == "" {
+		return nil, "", fmt.Errorf("target: %w: none is named; SyncOptions.To is HOST[/PREFIX]", berth.ErrNameInvalid)
+	}
 	scheme, rest, ok := strings.Cut(to, "://")
 	if !ok {
 		scheme, rest = "", to

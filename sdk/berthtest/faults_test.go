@@ -298,3 +298,23 @@ func TestLimitLetsEverythingThroughAtLast(t *testing.T) {
 	}
 	pushThrough(t, registry)
 }
+
+// Who has shown a password is known also where the request fails.
+func TestARequestThatFailsIsAuthenticated(t *testing.T) {
+	registry := berthtest.New(t)
+	registry.RequireBasic("ada", "secret")
+	registry.Fail(nil, 1, http.StatusServiceUnavailable)
+	for range 2 {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, registry.URL()+"/v2/", nil)
+		must(t, err)
+		req.SetBasicAuth("ada", "secret")
+		resp, err := http.DefaultClient.Do(req)
+		must(t, err)
+		resp.Body.Close()
+	}
+	for i, r := range registry.Requests() {
+		if !r.Authenticated {
+			t.Errorf("request %d with status %d is not authenticated", i, r.Status)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -23,7 +24,7 @@ import (
 //
 // Until the commit, what has come lies in a directory of its own within the layout.
 //
-// Errors: berth.ErrLayoutInvalid where the directory holds a layout that is not understood.
+// Errors: berth.ErrLayoutInvalid where the directory holds a layout that is not understood, or other files and no layout.
 func ToLayout(dir, name string) (_ Destination, err error) {
 	w := &layoutWriter{path: dir, what: FormLayout + ":" + dir, name: name, staged: map[digest.Digest]int64{}}
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
@@ -71,7 +72,7 @@ func (w *layoutWriter) open() (err error) {
 func (w *layoutWriter) checkVersion() error {
 	data, err := w.dir.Root().ReadFile(v1.ImageLayoutFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return w.checkEmpty()
 	}
 	if err != nil {
 		return err
@@ -81,6 +82,18 @@ func (w *layoutWriter) checkVersion() error {
 		return fmt.Errorf("%w: its %s does not say version %s", berth.ErrLayoutInvalid, v1.ImageLayoutFile, v1.ImageLayoutVersion)
 	}
 	return nil
+}
+
+// checkEmpty refuses to put a layout among the files of something else.
+func (w *layoutWriter) checkEmpty() error {
+	entries, err := fs.ReadDir(w.dir.Root().FS(), ".")
+	for _, entry := range entries {
+		name := entry.Name()
+		if name != v1.ImageBlobsDir && name != v1.ImageIndexFile && !strings.HasPrefix(name, ".") {
+			return fmt.Errorf("%w: the directory holds other files, like %.200q; name an empty one, or one that is not there", berth.ErrLayoutInvalid, name)
+		}
+	}
+	return err
 }
 
 func (w *layoutWriter) Has(_ context.Context, desc v1.Descriptor) (bool, error) {

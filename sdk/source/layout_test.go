@@ -242,3 +242,15 @@ func TestToLayoutManyWritersAtOnce(t *testing.T) {
 		must(t, src.Close())
 	}
 }
+
+// A directory that holds something else is left as it is.
+func TestToLayoutAmongOtherFiles(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "main.go"), "package main")
+	if _, err := source.ToLayout(dir, "v1"); !errors.Is(err, berth.ErrLayoutInvalid) || !strings.Contains(err.Error(), "main.go") {
+		t.Errorf("got %v", err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("it holds %v now, %v", left, err)
+	}
+}

@@ -74,7 +74,8 @@ type Stats struct {
 	Sent     int `json:"sent"`
 	Cloned   int `json:"cloned,omitempty"`
 	Copied   int `json:"copied,omitempty"`
-	Linked   int `json:"linked,omitempty"`
+	// Linked also where the source's files are its own, as those that source.Build makes.
+	Linked int `json:"linked,omitempty"`
 	// Bytes that were sent.
 	Bytes int64 `json:"bytes"`
 	// LocalBytes came from files of this machine.
