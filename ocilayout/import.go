@@ -2,6 +2,7 @@ package ocilayout
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +15,8 @@ import (
 	"github.com/berthoci/berth/internal/durable"
 )
 
-// ImportBlob takes a blob from a file, as berth.Importer says.
+// ImportBlob takes a blob from a file, as berth.Importer says. The upload that it is meanwhile cannot be resumed, and so
+// its file is none that is kept over a restart.
 func (r *repository) ImportBlob(ctx context.Context, d digest.Digest, from berth.LocalFile) (berth.ImportMethod, error) {
 	if err := berth.ValidateDigest(d); err != nil {
 		return "", err
@@ -33,11 +35,11 @@ func (r *repository) ImportBlob(ctx context.Context, d digest.Digest, from berth
 		return "", fmt.Errorf("file %s: %w: %w", from.Path, berth.ErrUnsupported, err)
 	}
 	defer file.Close()
-	opened, err := r.NewUpload(ctx, &berth.UploadOptions{Algorithm: d.Algorithm()})
+	up, err := r.beginUpload(ctx, newUploadID(d.Algorithm()), ingestPath+"/"+durable.TempPrefix+rand.Text())
 	if err != nil {
 		return "", err
 	}
-	i := &importing{upload: opened.(*upload), from: from, file: file, whole: from.Offset == 0 && from.Size == info.Size()}
+	i := &importing{upload: up, from: from, file: file, whole: from.Offset == 0 && from.Size == info.Size()}
 	method, err := i.take(ctx)
 	if err == nil && i.Size() != from.Size {
 		err = fmt.Errorf("%w: %d bytes were there to be read, %d were meant", berth.ErrDigestInvalid, i.Size(), from.Size)
@@ -124,16 +126,24 @@ func (i *importing) take(ctx context.Context) (berth.ImportMethod, error) {
 // Errors: durable.ErrNoClone.
 func (i *importing) share() (method berth.ImportMethod, err error) {
 	dir := i.repo.layout.dir
-	if i.from.Link {
+	link := i.from.Link && isReadable(i.file)
+	if link {
 		method = berth.Linked
 		i.upload.file, err = dir.Adopt(i.file, i.from.Path, i.path)
 	}
-	if !i.from.Link || errors.Is(err, durable.ErrNoClone) {
+	if !link || errors.Is(err, durable.ErrNoClone) {
 		method = berth.Cloned
 		i.upload.file, err = dir.Clone(i.file, i.path, 0o644)
 	}
 	i.shared = err == nil
 	return method, err
+}
+
+// isReadable reports whether all may read a file, as all may who read the layout.
+func isReadable(file *os.File) bool {
+	const byAll = 0o444
+	info, err := file.Stat()
+	return err == nil && info.Mode()&byAll == byAll
 }
 
 // hashClone hashes what the upload's file has in common with another one.

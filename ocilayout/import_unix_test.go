@@ -267,3 +267,49 @@ func TestImportOntoAFullDisk(t *testing.T) {
 		})
 	}
 }
+
+// One file that several import at once by links is there once, and no further name of it stays.
+func TestImportsOfOneFileByLinks(t *testing.T) {
+	l := open(t, t.TempDir())
+	content, path := bytesOf(t, 5*chunkSize)
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	from := localOf(t, path)
+	from.Link = true
+	d := digest.FromBytes(content)
+	var all sync.WaitGroup
+	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+		r := repo(t, l, name)
+		all.Go(func() {
+			if _, err := importInto(t, r, d, from); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+	all.Wait()
+	// The file is there under its name, and is not known to be: as after a power cut.
+	again := ingestPath + "/" + durable.TempPrefix + "again"
+	if err := os.Link(path, l.path(again)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.replace(again, blobPath(d)); err != nil {
+		t.Error(err)
+	}
+	nothingUnfinished(t, l)
+	for _, name := range []string{"a", "f"} {
+		wantBlob(t, repo(t, l, name), v1.Descriptor{Digest: d})
+	}
+}
+
+// What not all may read is not linked: the layout is for all who read it.
+func TestImportOfAPrivateFileByALink(t *testing.T) {
+	l := open(t, t.TempDir())
+	content, path := bytesOf(t, 3*chunkSize)
+	from := localOf(t, path)
+	from.Link = true
+	if method, err := importInto(t, repo(t, l, "x"), digest.FromBytes(content), from); err != nil || method == berth.Linked {
+		t.Errorf("got %s, %v", method, err)
+	}
+	nothingUnfinished(t, l)
+}

@@ -74,12 +74,16 @@ func (l *Layout) adopt(d digest.Digest, size int64) error {
 }
 
 // replace renames a file over whatever has the name, which may be a directory that somebody put
-// there.
+// there, or the same file, by a hard link: to rename that would do nothing.
 func (l *Layout) replace(name, target string) error {
-	if info, err := l.dir.Root().Lstat(target); err == nil && info.IsDir() {
+	info, err := l.dir.Root().Lstat(target)
+	if err == nil && info.IsDir() {
 		if err := l.quarantine(target); err != nil {
 			return err
 		}
+	}
+	if own, ownErr := l.dir.Root().Lstat(name); err == nil && ownErr == nil && os.SameFile(info, own) {
+		return l.dir.Root().Remove(name)
 	}
 	return l.dir.Move(name, target)
 }

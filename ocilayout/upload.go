@@ -165,27 +165,33 @@ func (r *repository) NewUpload(ctx context.Context, opts *berth.UploadOptions) (
 	if !algorithm.Available() {
 		return nil, fmt.Errorf("%w: algorithm %.20q is not available here", berth.ErrDigestInvalid, algorithm)
 	}
-	if err := r.layout.admitUpload(); err != nil {
+	id := newUploadID(algorithm)
+	up, err := r.beginUpload(ctx, id, r.uploadPath(id))
+	if err != nil {
 		return nil, err
 	}
-	if err := r.layout.throttle(ctx); err != nil {
-		return nil, err
-	}
-	return r.beginUpload(ctx, newUploadID(algorithm), algorithm)
+	return up, nil
 }
 
 func newUploadID(algorithm digest.Algorithm) string {
 	return algorithm.String() + "-" + strings.ToLower(rand.Text())
 }
 
-// beginUpload needs no file yet.
-func (r *repository) beginUpload(ctx context.Context, id string, algorithm digest.Algorithm) (berth.Upload, error) {
-	up := &upload{repo: r, id: id, path: r.uploadPath(id)}
+// beginUpload needs no file yet. The path is where it will lie.
+func (r *repository) beginUpload(ctx context.Context, id, path string) (*upload, error) {
+	if err := r.layout.admitUpload(); err != nil {
+		return nil, err
+	}
+	if err := r.layout.throttle(ctx); err != nil {
+		return nil, err
+	}
+	up := &upload{repo: r, id: id, path: path}
 	var err error
 	if up.state, err = r.layout.uploads.take(ctx, up.path); err != nil {
 		return nil, fmt.Errorf("upload %s: %w", id, err)
 	}
-	up.state.hash = algorithm.Hash()
+	algorithm, _, _ := strings.Cut(id, "-")
+	up.state.hash = digest.Algorithm(algorithm).Hash()
 	return up, nil
 }
 
@@ -356,7 +362,8 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) (v1.Descriptor, er
 	}
 	size := u.state.size
 	u.forget()
-	err = u.repo.layout.writer.commitAlways(ctx, change{
+	// The file has its name, and so the index is told of it, whatever becomes of the caller.
+	err = u.repo.layout.writer.commitAlways(context.WithoutCancel(ctx), change{
 		hidden: true,
 		folder: u.repo.layout.folderToFlush(d),
 		write: func(tx *bolt.Tx, _ uint64) error {

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -31,7 +32,8 @@ func (r *Repository) PushBlob(ctx context.Context, desc v1.Descriptor, open func
 	}
 	body, err := open()
 	if err != nil {
-		return errors.Join(err, up.Cancel(ctx))
+		up.abandon(ctx)
+		return err
 	}
 	e := up.finish(desc.Digest)
 	e.body, e.length, e.again = body, desc.Size, open
@@ -42,9 +44,21 @@ func (r *Repository) PushBlob(ctx context.Context, desc v1.Descriptor, open func
 	e.header.Set("Content-Type", octetStream)
 	resp, err := r.send(ctx, e)
 	if err != nil {
+		up.abandon(ctx)
 		return err
 	}
 	return drop(resp)
+}
+
+// abandonTime is how long the end of an upload may take that nobody waits for any more.
+const abandonTime = 2 * time.Second
+
+// abandon ends an upload that has failed, also where that is because its context has ended. A registry that cannot be
+// asked forgets it in time.
+func (u *upload) abandon(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTime)
+	defer cancel()
+	_ = u.Cancel(ctx)
 }
 
 // NewUpload begins an upload, or mounts a blob.

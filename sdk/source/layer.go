@@ -76,6 +76,9 @@ func makeLayer(ctx context.Context, layer Layer, opts BuildOptions) (*layerFile,
 	if err != nil {
 		return nil, err
 	}
+	if err := temp.Chmod(0o644); err != nil { // as a blob of the layout that it may become
+		return nil, errors.Join(err, temp.Close(), os.Remove(temp.Name()))
+	}
 	made, err := writeLayer(ctx, temp, tree, layer, opts)
 	if err = errors.Join(err, temp.Close()); err != nil {
 		return nil, errors.Join(err, os.Remove(temp.Name()))
