@@ -4,9 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -74,53 +71,4 @@ func readConfig(ctx context.Context, from Source, doc *manifest.Document) (confi
 
 func isImageConfig(mediaType string) bool {
 	return mediaType == v1.MediaTypeImageConfig || mediaType == "application/vnd.docker.container.image.v1+json"
-}
-
-// merged is a config with what another one sets. A new entry point ends the arguments of the old one.
-func merged(base, over v1.ImageConfig) v1.ImageConfig {
-	all := base
-	set(&all.User, over.User)
-	set(&all.WorkingDir, over.WorkingDir)
-	set(&all.StopSignal, over.StopSignal)
-	if over.Entrypoint != nil {
-		all.Entrypoint, all.Cmd = over.Entrypoint, nil
-	}
-	if over.Cmd != nil {
-		all.Cmd = over.Cmd
-	}
-	all.Env = mergedEnv(base.Env, over.Env)
-	all.Labels = mergedMaps(base.Labels, over.Labels)
-	all.ExposedPorts = mergedMaps(base.ExposedPorts, over.ExposedPorts)
-	all.Volumes = mergedMaps(base.Volumes, over.Volumes)
-	return all
-}
-
-func set(to *string, value string) {
-	if value != "" {
-		*to = value
-	}
-}
-
-func mergedMaps[V any](base, over map[string]V) map[string]V {
-	if len(base) == 0 {
-		return over
-	}
-	all := maps.Clone(base)
-	maps.Copy(all, over)
-	return all
-}
-
-// mergedEnv sets variables in their places, and adds what was not set before.
-func mergedEnv(base, over []string) []string {
-	all := slices.Clone(base)
-	for _, variable := range over {
-		name, _, _ := strings.Cut(variable, "=")
-		at := slices.IndexFunc(all, func(old string) bool { return strings.HasPrefix(old, name+"=") })
-		if at < 0 {
-			all = append(all, variable)
-		} else {
-			all[at] = variable
-		}
-	}
-	return all
 }

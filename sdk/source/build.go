@@ -235,7 +235,7 @@ func (b *built) makeImage(ctx context.Context, image Image) (v1.Descriptor, erro
 		return v1.Descriptor{}, err
 	}
 	desc, err := b.put(m.MediaType, m)
-	desc.Platform = &image.Platform
+	desc.Platform = &config.Platform
 	return desc, err
 }
 
@@ -245,7 +245,7 @@ func (b *built) created() *time.Time {
 }
 
 // begin is the image before its own layers are put upon it.
-func (b *built) begin(ctx context.Context, image Image) (m v1.Manifest, config v1.Image, err error) {
+func (b *built) begin(ctx context.Context, image Image) (m v1.Manifest, config imageConfig, err error) {
 	if image.Base != nil {
 		if m, config, err = b.readBase(ctx, image); err != nil {
 			return m, config, fmt.Errorf("its base%s: %w", called(image.Base), err)
@@ -255,20 +255,20 @@ func (b *built) begin(ctx context.Context, image Image) (m v1.Manifest, config v
 	if m.Layers == nil {
 		m.Layers, config.RootFS.DiffIDs = []v1.Descriptor{}, []digest.Digest{}
 	}
-	config.Platform, config.Created, config.RootFS.Type = image.Platform, b.created(), "layers"
+	config.Platform, config.Created, config.RootFS.Type = settled(image.Platform, config.Platform), b.created(), "layers"
 	config.Config = merged(config.Config, image.Config)
 	return m, config, nil
 }
 
 // readBase is a base image. Its layers stay where they are.
-func (b *built) readBase(ctx context.Context, image Image) (m v1.Manifest, config v1.Image, err error) {
+func (b *built) readBase(ctx context.Context, image Image) (m v1.Manifest, config imageConfig, err error) {
 	root, err := image.Base.Root(ctx)
 	if err != nil {
 		return m, config, err
 	}
 	doc, _, err := choosePlatform(ctx, image.Base, root, image.Platform)
 	if err == nil {
-		config, err = readConfig(ctx, image.Base, doc)
+		config, err = readBaseConfig(ctx, image.Base, doc)
 	}
 	if err != nil {
 		return m, config, err

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -24,6 +25,9 @@ var ErrDockerArchive = errors.New("not an archive of docker save")
 
 // savedList is the file of such an archive that lists its images.
 const savedList = "manifest.json"
+
+// maxSaved is how many images of an archive are looked at.
+const maxSaved = 10_000
 
 // savedImage is an entry of the list.
 type savedImage struct {
@@ -119,7 +123,7 @@ func (a *dockerArchive) load(ctx context.Context) (*dockerImage, error) {
 }
 
 func (a *dockerArchive) read(ctx context.Context) (*dockerImage, error) {
-	raw, err := a.tar.content(savedList, maxIndex)
+	raw, err := a.tar.content(savedList, berth.MaxManifestSize)
 	if _, layout := a.tar.entries[v1.ImageIndexFile]; layout && errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: it is an image layout; read it as oci-archive:", ErrDockerArchive)
 	}
@@ -130,7 +134,12 @@ func (a *dockerArchive) read(ctx context.Context) (*dockerImage, error) {
 		return nil, err
 	}
 	var images []savedImage
-	if err := json.Unmarshal(raw, &images); err != nil {
+	err = eachOf(json.NewDecoder(bytes.NewReader(raw)), func(one savedImage) {
+		if len(images) < maxSaved {
+			images = append(images, one)
+		}
+	})
+	if err != nil {
 		return nil, fmt.Errorf("%w: its %s does not parse: %w", ErrDockerArchive, savedList, err)
 	}
 	image, err := chooseSaved(images, a.name)
@@ -155,14 +164,15 @@ func chooseSaved(images []savedImage, name string) (savedImage, error) {
 			if name != "" && fullName(tag) == fullName(name) {
 				return image, nil
 			}
-			known = append(known, tag)
+			if len(known) < maxKnown {
+				known = append(known, printable(tag))
+			}
 		}
 	}
 	if name == "" && len(images) == 1 {
 		return images[0], nil
 	}
-	const most = 5
-	names := strings.Join(known[:min(len(known), most)], ", ")
+	names := strings.Join(known, ", ")
 	switch {
 	case len(images) == 0:
 		return savedImage{}, fmt.Errorf("%w: it holds no image", berth.ErrManifestUnknown)
@@ -190,22 +200,38 @@ func fullName(name string) string {
 // ownManifest finds the image in the layout that the archive may be as well, or returns nil.
 func (a *dockerArchive) ownManifest(ctx context.Context, config digest.Digest) *dockerImage {
 	layout := &files{what: a.what, fs: a.tar}
-	entries, err := layout.index(ctx)
+	var entries []v1.Descriptor
+	err := layout.eachEntry(ctx, func(entry v1.Descriptor) {
+		if len(entries) < maxLooks {
+			entries = append(entries, entry)
+		}
+	})
 	if err != nil {
 		return nil
 	}
-	root := findConfig(ctx, layout, entries, config, 0)
+	root := findConfig(ctx, layout, entries, config)
 	if root == nil {
 		return nil
 	}
 	return &dockerImage{clean(*root), layout.Fetch}
 }
 
+// maxLooks bounds how many manifests are read to find one.
+const maxLooks = 1000
+
 // findConfig finds the manifest of a config among entries, and in the indexes among them.
-func findConfig(ctx context.Context, layout *files, entries []v1.Descriptor, config digest.Digest, depth int) *v1.Descriptor {
-	for _, entry := range entries {
+func findConfig(ctx context.Context, layout *files, entries []v1.Descriptor, config digest.Digest) *v1.Descriptor {
+	seen := map[digest.Digest]bool{}
+	for looks := 0; len(entries) > 0 && looks < maxLooks && ctx.Err() == nil; {
+		entry := entries[0]
+		entries = entries[1:]
+		if seen[entry.Digest] {
+			continue
+		}
+		seen[entry.Digest] = true
+		looks++
 		raw, err := readAll(ctx, layout, entry)
-		if err != nil {
+		if err != nil || manifest.Verify(entry, raw) != nil {
 			continue
 		}
 		doc, err := manifest.Parse(entry.MediaType, raw)
@@ -213,10 +239,8 @@ func findConfig(ctx context.Context, layout *files, entries []v1.Descriptor, con
 		case err != nil:
 		case doc.Kind == manifest.Image && doc.Config.Digest == config:
 			return &entry
-		case doc.Kind == manifest.Index && depth < maxLinks:
-			if found := findConfig(ctx, layout, doc.Manifests, config, depth+1); found != nil {
-				return found
-			}
+		case doc.Kind == manifest.Index:
+			entries = append(entries, doc.Manifests...)
 		}
 	}
 	return nil
@@ -263,14 +287,14 @@ func (a *dockerArchive) assemble(ctx context.Context, image savedImage, config [
 	if err != nil {
 		return nil, err
 	}
-	root := manifest.Descriptor(m.MediaType, raw)
+	root, archive := manifest.Descriptor(m.MediaType, raw), a.tar // which Close takes away from a
 	inMemory := map[digest.Digest][]byte{root.Digest: raw, m.Config.Digest: config}
 	return &dockerImage{root, func(_ context.Context, desc v1.Descriptor) (io.ReadCloser, error) {
 		if content, ok := inMemory[desc.Digest]; ok {
 			return io.NopCloser(bytes.NewReader(content)), nil
 		}
 		if name, ok := at[desc.Digest]; ok {
-			return a.tar.Open(name)
+			return archive.Open(name)
 		}
 		return nil, fmt.Errorf("%w: it is no part of the image", berth.ErrBlobUnknown)
 	}}, nil
@@ -283,7 +307,7 @@ func (t *tarFS) content(name string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	if info.Size() > most {
-		return nil, fmt.Errorf("it has %d bytes, at most %d are read: %w", info.Size(), most, berth.ErrSizeInvalid)
+		return nil, fmt.Errorf("%s has %d bytes, at most %d are read: %w", name, info.Size(), most, berth.ErrSizeInvalid)
 	}
 	return io.ReadAll(file)
 }
@@ -307,8 +331,30 @@ func (t *tarFS) describe(ctx context.Context, name string, diffID digest.Digest)
 	default:
 		return v1.Descriptor{}, fmt.Errorf("it is compressed with %s, which no image may be", program)
 	}
-	layer.Digest, err = digest.FromReader(steady{ctx, content})
+	layer.Digest, err = hashCompressed(steady{ctx, content}, diffID)
 	return layer, err
+}
+
+// hashCompressed hashes a layer, and makes sure that it is what its diff ID says when it is extracted.
+func hashCompressed(from io.Reader, diffID digest.Digest) (digest.Digest, error) {
+	if err := berth.ValidateDigest(diffID); err != nil {
+		return "", err
+	}
+	sum, plain := digest.SHA256.Digester(), diffID.Algorithm().Digester()
+	raw := bufio.NewReader(io.TeeReader(from, sum.Hash()))
+	extracted, err := decompress(raw)
+	if err != nil {
+		return "", err
+	}
+	defer extracted.Close()
+	if _, err := io.Copy(plain.Hash(), extracted); err != nil {
+		return "", fmt.Errorf("it is damaged, or cut short: %w", err)
+	}
+	if got := plain.Digest(); got != diffID {
+		return "", fmt.Errorf("%w: it is extracted to %s, its config says %s", berth.ErrDigestInvalid, got, diffID)
+	}
+	_, err = io.Copy(io.Discard, raw)
+	return sum.Digest(), err
 }
 
 // steady reads until a context ends.

@@ -26,10 +26,16 @@ func newIndex() layoutIndex {
 
 // readIndex reads the layout's index.json, or begins one.
 func (w *layoutWriter) readIndex() (layoutIndex, error) {
-	data, err := w.dir.Root().ReadFile(v1.ImageIndexFile)
-	if errors.Is(err, fs.ErrNotExist) {
+	info, err := w.dir.Root().Stat(v1.ImageIndexFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return newIndex(), nil
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular() || info.Size() > maxIndex:
+		return nil, fmt.Errorf("%w: its %s is no file of at most %d bytes", berth.ErrLayoutInvalid, v1.ImageIndexFile, maxIndex)
 	}
+	data, err := w.dir.Root().ReadFile(v1.ImageIndexFile)
 	if err != nil {
 		return nil, err
 	}

@@ -105,6 +105,9 @@ func ociLayer(mediaType string) string {
 
 // readLayer hashes a layer that is there, as it is, and, if it is compressed, as it is extracted.
 func readLayer(ctx context.Context, name string) (*layerFile, error) {
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: %w", name, errIrregular) // to open a pipe would be to wait
+	}
 	file, err := os.Open(name)
 	if err != nil {
 		return nil, err
@@ -360,8 +363,11 @@ func copyNode(ctx context.Context, archive io.Writer, one node) error {
 	}
 	defer file.Close()
 	n, err := io.Copy(archive, steady{ctx, io.LimitReader(file, one.info.Size())})
-	if err == nil && n != one.info.Size() {
-		err = fmt.Errorf("it has %d bytes now, and had %d: it was changed while it was read", n, one.info.Size())
+	if err != nil {
+		return err
 	}
-	return err
+	if more, _ := file.Read(make([]byte, 1)); n != one.info.Size() || more > 0 {
+		return fmt.Errorf("it has not the %d bytes any more that it had: it was changed while it was read", one.info.Size())
+	}
+	return nil
 }

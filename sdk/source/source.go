@@ -33,6 +33,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unicode"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -64,7 +65,7 @@ type Source interface {
 	// Errors: berth.ErrBlobUnknown where it is missing, no file, or has another size.
 	Fetcher
 
-	// Close releases what is open.
+	// Close releases what is open, also what is opened again by a call after it. What Build has made is gone.
 	Close() error
 }
 
@@ -184,28 +185,81 @@ func (f *files) Close() error {
 }
 
 func (f *files) Root(ctx context.Context) (v1.Descriptor, error) {
-	entries, err := f.index(ctx)
-	if err != nil {
+	c := choice{name: f.name}
+	if err := f.eachEntry(ctx, c.look); err != nil {
 		return v1.Descriptor{}, err
 	}
-	return f.choose(entries)
+	found, err := c.made()
+	if err != nil {
+		return v1.Descriptor{}, fmt.Errorf("%s: %w", f.what, err)
+	}
+	return clean(found), nil
 }
 
-// index reads the entries of index.json, having made sure that it is a layout's.
-func (f *files) index(ctx context.Context) ([]v1.Descriptor, error) {
+// eachEntry reads the entries of index.json, one by one, having made sure that it is a layout's.
+func (f *files) eachEntry(ctx context.Context, look func(v1.Descriptor)) error {
 	var version v1.ImageLayout
-	if err := f.readJSON(ctx, v1.ImageLayoutFile, &version); err != nil {
-		return nil, err
+	err := f.readJSON(ctx, v1.ImageLayoutFile, func(from *json.Decoder) error { return from.Decode(&version) })
+	if err != nil {
+		return err
 	}
 	if version.Version != v1.ImageLayoutVersion {
-		return nil, fmt.Errorf("%s: %w: its layout version is %.20q, %s is understood", f.what, berth.ErrLayoutInvalid, version.Version, v1.ImageLayoutVersion)
+		return fmt.Errorf("%s: %w: its layout version is %.20q, %s is understood", f.what, berth.ErrLayoutInvalid, version.Version, v1.ImageLayoutVersion)
 	}
-	var index v1.Index
-	err := f.readJSON(ctx, v1.ImageIndexFile, &index)
-	return index.Manifests, err
+	return f.readJSON(ctx, v1.ImageIndexFile, func(from *json.Decoder) error { return eachElement(from, keyManifests, look) })
 }
 
-func (f *files) readJSON(ctx context.Context, name string, v any) error {
+// eachElement decodes the elements of a list that an object has, one by one: however many there are, they take no memory.
+func eachElement[T any](from *json.Decoder, key string, look func(T)) error {
+	if err := expect(from, '{'); err != nil {
+		return err
+	}
+	for from.More() {
+		name, err := from.Token()
+		if err != nil {
+			return err
+		}
+		if name == key {
+			err = eachOf(from, look)
+		} else {
+			err = from.Decode(new(json.RawMessage))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return expect(from, '}')
+}
+
+// eachOf decodes the elements of a list, one by one.
+func eachOf[T any](from *json.Decoder, look func(T)) error {
+	switch begin, err := from.Token(); {
+	case err != nil:
+		return err
+	case begin == nil: // a list may be null
+		return nil
+	case begin != json.Delim('['):
+		return fmt.Errorf("%v is no list", begin)
+	}
+	for from.More() {
+		var one T
+		if err := from.Decode(&one); err != nil {
+			return err
+		}
+		look(one)
+	}
+	return expect(from, ']')
+}
+
+func expect(from *json.Decoder, want json.Delim) error {
+	got, err := from.Token()
+	if err == nil && got != want {
+		err = fmt.Errorf("%v is where %v should be", got, want)
+	}
+	return err
+}
+
+func (f *files) readJSON(ctx context.Context, name string, read func(*json.Decoder) error) error {
 	fsys, err := f.opened(ctx)
 	if err != nil {
 		return err
@@ -221,11 +275,12 @@ func (f *files) readJSON(ctx context.Context, name string, v any) error {
 	if info.Size() > maxIndex {
 		return fmt.Errorf("%s: %w: its %s has %d bytes, at most %d are read", f.what, berth.ErrLayoutInvalid, name, info.Size(), maxIndex)
 	}
-	data, err := io.ReadAll(io.LimitReader(file, maxIndex))
-	if err != nil {
-		return fmt.Errorf("%s: %w", f.what, err)
+	decoder := json.NewDecoder(steady{ctx, io.LimitReader(file, maxIndex)})
+	err = read(decoder)
+	if err == nil && decoder.More() {
+		err = errors.New("something follows its end")
 	}
-	if err := json.Unmarshal(data, v); err != nil {
+	if err != nil {
 		return fmt.Errorf("%s: %w: its %s does not parse: %w", f.what, berth.ErrLayoutInvalid, name, err)
 	}
 	return nil
@@ -250,31 +305,46 @@ func openFile(fsys fs.FS, name string) (fs.File, fs.FileInfo, error) {
 
 var errIrregular = errors.New("it is no regular file")
 
-// choose picks the entry that the name means.
-func (f *files) choose(entries []v1.Descriptor) (v1.Descriptor, error) {
-	for _, e := range entries {
-		only := f.name == "" && len(entries) == 1
-		if only || (f.name != "" && f.name == e.Annotations[v1.AnnotationRefName]) {
-			return clean(e), nil
-		}
-	}
-	return v1.Descriptor{}, fmt.Errorf("%s: %w: %s", f.what, berth.ErrManifestUnknown, f.unchosen(entries))
+// choice picks the entry that a name means, as they come.
+type choice struct {
+	name  string
+	count int
+	found *v1.Descriptor
+	known []string // some of the names that would have been right
 }
 
-// unchosen says why no entry is the one that is meant.
-func (f *files) unchosen(entries []v1.Descriptor) string {
-	names := known(entries)
-	switch {
-	case len(entries) == 0:
-		return "it holds no image"
-	case f.name != "" && names == "":
-		return fmt.Sprintf("it has no image %q; none has a name", f.name)
-	case f.name != "":
-		return fmt.Sprintf("it has no image %q; it has %s", f.name, names)
-	case names == "":
-		return fmt.Sprintf("it has %d images, and none has a name to choose it by", len(entries))
+func (c *choice) look(entry v1.Descriptor) {
+	c.count++
+	name := entry.Annotations[v1.AnnotationRefName]
+	if name != "" && len(c.known) < maxKnown {
+		c.known = append(c.known, printable(name))
 	}
-	return fmt.Sprintf("it has %d images; choose one by its name: %s", len(entries), names)
+	if c.found == nil && name == c.name || c.name == "" && c.count == 1 {
+		c.found = &entry
+	}
+}
+
+// made is the entry that was picked, or says why there is none.
+func (c *choice) made() (v1.Descriptor, error) {
+	if c.found != nil && (c.name != "" || c.count == 1) {
+		return *c.found, nil
+	}
+	return v1.Descriptor{}, fmt.Errorf("%w: %s", berth.ErrManifestUnknown, c.unmade())
+}
+
+func (c *choice) unmade() string {
+	names := strings.Join(c.known, ", ")
+	switch {
+	case c.count == 0:
+		return "it holds no image"
+	case c.name != "" && names == "":
+		return fmt.Sprintf("it has no image %q; none has a name", c.name)
+	case c.name != "":
+		return fmt.Sprintf("it has no image %q; it has %s", c.name, names)
+	case names == "":
+		return fmt.Sprintf("it has %d images, and none has a name to choose it by", c.count)
+	}
+	return fmt.Sprintf("it has %d images; choose one by its name: %s", c.count, names)
 }
 
 // clean leaves out what an entry says about its place in the index.
@@ -283,17 +353,15 @@ func clean(d v1.Descriptor) v1.Descriptor {
 	return d
 }
 
-// known lists some of the names that would have been right.
-func known(entries []v1.Descriptor) string {
-	const most = 5
-	var names []string
-	for _, e := range entries {
-		name := e.Annotations[v1.AnnotationRefName]
-		if name != "" && len(names) < most {
-			names = append(names, name)
-		}
+// maxKnown is how many of the names are told that would have been right.
+const maxKnown = 5
+
+// printable is a name as an error tells it, of whatever it consists.
+func printable(name string) string {
+	if len(name) > 200 || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fmt.Sprintf("%.200q", name)
 	}
-	return strings.Join(names, ", ")
+	return name
 }
 
 func (f *files) Fetch(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, error) {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -93,14 +94,25 @@ func spool(ctx context.Context, from io.Reader) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = io.Copy(temp, steady{ctx, &unpacking{in: in, Reader: plain}})
+	_, err = io.Copy(temporary{temp}, steady{ctx, &unpacking{in: in, Reader: plain}})
 	if err != nil {
 		return nil, errors.Join(err, discard(temp))
 	}
 	return temp, nil
 }
 
-// discard removes a temporary file. Where an open file can be removed it is gone already.
+// temporary tells where there was no room, which is not where the archive lies.
+type temporary struct{ *os.File }
+
+func (t temporary) Write(p []byte) (int, error) {
+	n, err := t.File.Write(p)
+	if err != nil {
+		err = fmt.Errorf("unpack it into %s: %w", filepath.Dir(t.Name()), sayPath(err))
+	}
+	return n, err
+}
+
+// discard removes a temporary file.
 func discard(temp *os.File) error {
 	err := errors.Join(temp.Close(), os.Remove(temp.Name()))
 	if errors.Is(err, fs.ErrNotExist) {
