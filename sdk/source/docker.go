@@ -125,7 +125,7 @@ func (a *dockerArchive) load(ctx context.Context) (*dockerImage, error) {
 func (a *dockerArchive) read(ctx context.Context) (*dockerImage, error) {
 	raw, err := a.tar.content(savedList, berth.MaxManifestSize)
 	if _, layout := a.tar.entries[v1.ImageIndexFile]; layout && errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: it is an image layout; read it as oci-archive:", ErrDockerArchive)
+		return nil, fmt.Errorf("%w: it is an image layout, which oci-archive: reads", ErrDockerArchive)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: it has no %s; docker before 1.10 wrote none, and a newer one can load and save it again", ErrDockerArchive, savedList)

@@ -122,7 +122,7 @@ func Archive(file, name string) Source {
 			err = fmt.Errorf("%w: %w", berth.ErrLayoutInvalid, err)
 		}
 		if err == nil && archive.isDocker() {
-			err = errors.Join(fmt.Errorf("%w: it is what docker save writes; read it as docker-archive:", berth.ErrLayoutInvalid), archive.Close())
+			err = errors.Join(fmt.Errorf("%w: it is what docker save writes, which docker-archive: reads", berth.ErrLayoutInvalid), archive.Close())
 		}
 		if err != nil {
 			return nil, nil, err
