@@ -23,10 +23,11 @@ const FormRegistry = "docker://"
 //
 // Errors: source.ErrForm; berth.ErrNameInvalid and its like for what is no reference.
 func (m *Images) ParseSource(text string) (source.Source, error) {
-	if ref, ok := remoteForm(text); ok {
-		if err := checkRemote(text); err != nil {
-			return nil, err
-		}
+	ref, remote, err := RemoteReference(text)
+	switch {
+	case err != nil:
+		return nil, err
+	case remote:
 		return m.Source(ref)
 	}
 	from, err := source.Parse(text)
@@ -38,10 +39,11 @@ func (m *Images) ParseSource(text string) (source.Source, error) {
 //
 // Errors: those of ParseSource; what keeps the place from being made.
 func (m *Images) ParseDestination(text string) (source.Destination, error) {
-	if ref, ok := remoteForm(text); ok {
-		if err := checkRemote(text); err != nil {
-			return nil, err
-		}
+	ref, remote, err := RemoteReference(text)
+	switch {
+	case err != nil:
+		return nil, err
+	case remote:
 		return m.destination(ref)
 	}
 	to, err := source.ParseDestination(text)
@@ -50,15 +52,16 @@ func (m *Images) ParseDestination(text string) (source.Destination, error) {
 
 // CheckForm reports what ParseSource and ParseDestination would say of a text's form. It does no I/O.
 func CheckForm(text string) error {
-	if ref, ok := remoteForm(text); ok {
-		if err := checkRemote(text); err != nil {
-			return err
-		}
+	ref, remote, err := RemoteReference(text)
+	switch {
+	case err != nil:
+		return err
+	case remote:
 		_, rest := pin.SplitHost(ref)
-		_, err := berth.ParseReference(rest)
+		_, err = berth.ParseReference(rest)
 		return err
 	}
-	_, _, _, err := source.Split(text)
+	_, _, _, err = source.Split(text)
 	return orRegistry(err)
 }
 
@@ -69,26 +72,23 @@ func orRegistry(err error) error {
 	return err
 }
 
-// remoteForm is the reference of a text of that form, with the host that Docker means where none is named.
-func remoteForm(text string) (ref string, ok bool) {
+// RemoteReference is the reference of a text like docker://REF, with the host that Docker means where none is named: "docker://alpine"
+// is docker.io/library/alpine. It reports false for a text of another form.
+//
+// Errors: berth.ErrNameInvalid for a host without a repository.
+func RemoteReference(text string) (ref string, ok bool, err error) {
 	ref, ok = strings.CutPrefix(text, FormRegistry)
 	if host, _ := pin.SplitHost(ref); !ok || host != "" {
-		return ref, ok
+		return ref, ok, nil
 	}
-	if strings.Contains(ref, "/") {
-		return "docker.io/" + ref, true
+	host, _, _ := strings.Cut(ref, ":")
+	switch {
+	case strings.Contains(ref, "/"):
+		return "docker.io/" + ref, true, nil
+	case ref == "" || strings.Contains(host, ".") || host == "localhost":
+		return "", true, fmt.Errorf("%.200q: %w: want docker://HOST/REPOSITORY[:TAG]", text, berth.ErrNameInvalid)
 	}
-	return "docker.io/library/" + ref, true
-}
-
-// checkRemote refuses what is a host alone, which else would be looked for at Docker Hub.
-func checkRemote(text string) error {
-	name := strings.TrimPrefix(text, FormRegistry)
-	host, _, _ := strings.Cut(name, ":")
-	if name == "" || (!strings.Contains(name, "/") && (strings.Contains(host, ".") || host == "localhost")) {
-		return fmt.Errorf("%.200q: %w: want docker://HOST/REPOSITORY[:TAG]", text, berth.ErrNameInvalid)
-	}
-	return nil
+	return "docker.io/library/" + ref, true, nil
 }
 
 // Source is an image of the layout, or of a remote registry where ref has a host, as a source for another place. What

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 	"path"
-	"strings"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
@@ -38,12 +37,15 @@ Without NAME an image in a docker-archive has the name REF.`,
 			if err := sdk.CheckForm(args[1]); err != nil {
 				return usageError{fmt.Errorf("destination %w", err)}
 			}
-			opts := &sdk.PullOptions{}
-			var err error
-			if opts.Platform, err = parsePlatform(platform); err != nil {
+			chosen, err := parsePlatform(platform)
+			if err != nil {
 				return err
 			}
-			ref := strings.TrimPrefix(args[0], sdk.FormRegistry) // which DEST has, and people write here too
+			opts := &sdk.PullOptions{Platform: chosen}
+			ref, _, err := sdk.RemoteReference(args[0]) // which DEST may be, and people write here too
+			if err != nil {
+				return usageError{fmt.Errorf("reference %w", err)}
+			}
 			return a.reading(cmd.Context(), []string{ref}, func(images *sdk.Images) error {
 				return a.pullTo(cmd, images, ref, args[1], opts)
 			})
