@@ -1,15 +1,15 @@
 // Command onefile is a build tool in one file: it makes an image of a directory, pushes it into the layout, pins its
-// digest in berth.lock, and brings it to a remote registry where one is named.
+// digest in berth.lock, and brings it to the remote registries that are named.
 //
-//	go run ./examples/onefile ./rootfs app/hello:v1 /bin/hello [HOST[/PREFIX]]
+//	go run ./examples/onefile ./rootfs app/hello:v1 /bin/hello [HOST[/PREFIX]...]
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"os"
-	"os/signal"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -21,15 +21,11 @@ import (
 
 func main() {
 	embedded.Main() // where this binary was started to be the registry, it is that, and nothing below happens
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
 	if len(os.Args) < 4 {
-		fmt.Fprintln(os.Stderr, "onefile: want DIRECTORY NAME COMMAND [HOST[/PREFIX]]")
-		os.Exit(2)
+		log.Fatal("onefile: want DIRECTORY NAME COMMAND [HOST[/PREFIX]...]")
 	}
-	if err := run(ctx, os.Args[1], os.Args[2], os.Args[3], os.Args[4:]); err != nil {
-		fmt.Fprintln(os.Stderr, "onefile:", err)
-		os.Exit(1)
+	if err := run(context.Background(), os.Args[1], os.Args[2], os.Args[3], os.Args[4:]); err != nil {
+		log.Fatal("onefile: ", err)
 	}
 }
 
@@ -39,7 +35,6 @@ func run(ctx context.Context, directory, name, command string, remotes []string)
 		return err
 	}
 	defer func() { err = errors.Join(err, registry.Close()) }()
-
 	image := source.Build(nil, source.Image{
 		Layers: []source.Layer{{FS: os.DirFS(directory)}},
 		Config: v1.ImageConfig{Entrypoint: []string{command}},
@@ -50,13 +45,10 @@ func run(ctx context.Context, directory, name, command string, remotes []string)
 		return err
 	}
 	fmt.Println(name, pushed.Descriptor.Digest)
-	if _, err := registry.Pin(ctx, "berth.lock", name); err != nil {
-		return err
-	}
+	_, err = registry.Pin(ctx, "berth.lock", name)
 	for _, remote := range remotes {
-		if _, err := registry.Sync(ctx, &sdk.SyncOptions{To: remote, Patterns: []string{name}}); err != nil {
-			return err
-		}
+		_, failed := registry.Sync(ctx, &sdk.SyncOptions{To: remote, Patterns: []string{name}})
+		err = errors.Join(err, failed)
 	}
-	return nil
+	return err
 }
