@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -84,12 +85,12 @@ func (w *layoutWriter) checkVersion() error {
 	return nil
 }
 
-// checkEmpty refuses to put a layout among the files of something else.
+// checkEmpty refuses to put a layout among the files of something else. Another writer may make it one at this moment.
 func (w *layoutWriter) checkEmpty() error {
 	entries, err := fs.ReadDir(w.dir.Root().FS(), ".")
 	for _, entry := range entries {
 		name := entry.Name()
-		if name != v1.ImageBlobsDir && name != v1.ImageIndexFile && !strings.HasPrefix(name, ".") {
+		if !slices.Contains([]string{v1.ImageBlobsDir, v1.ImageIndexFile, v1.ImageLayoutFile}, name) && !strings.HasPrefix(name, ".") {
 			return fmt.Errorf("%w: the directory holds other files, like %.200q; name an empty one, or one that is not there", berth.ErrLayoutInvalid, name)
 		}
 	}
