@@ -275,6 +275,9 @@ const minParallel = 4
 // "latest". All tags are set in one commit, after everything they need is there: a push that fails
 // or is cancelled names nothing.
 //
+// What the layout has already, in whatever repository, is not read. What lies in files of this machine is taken from
+// there by who serves the layout, which hashes what it has taken; all else is sent.
+//
 // Errors: those of the source, with what it was; berth.ErrDigestInvalid where a blob is not what its
 // descriptor says; berth.ErrNameInvalid and berth.ErrTagInvalid for what cannot be set: a digest, or
 // a name that begins with a host.
