@@ -139,11 +139,11 @@ func (i *importing) share() (method berth.ImportMethod, err error) {
 	return method, err
 }
 
-// isReadable reports whether all may read a file, as all may who read the layout.
+// isReadable reports whether a file's owner may read it, who is the layout's: root could read it now, and nobody later.
 func isReadable(file *os.File) bool {
-	const byAll = 0o444
+	const byOwner = 0o400
 	info, err := file.Stat()
-	return err == nil && info.Mode()&byAll == byAll
+	return err == nil && info.Mode()&byOwner != 0
 }
 
 // hashClone hashes what the upload's file has in common with another one.

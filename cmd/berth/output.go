@@ -63,8 +63,10 @@ func (p *progress) event(e sync.Event) {
 	case e.Action == "" && p.pool != nil:
 		p.bar(e).SetCurrent(e.Bytes)
 	case e.Action == "":
-	case p.bars[e.Descriptor.Digest] != nil:
-		p.bars[e.Descriptor.Digest].SetTotal(e.Descriptor.Size, true)
+	case p.pool != nil && (p.bars[e.Descriptor.Digest] != nil || e.Action != sync.Existing && e.Action != sync.Sent):
+		bar := p.bar(e) // one that is full at once, of what came from a file
+		bar.SetCurrent(e.Descriptor.Size)
+		bar.SetTotal(e.Descriptor.Size, true)
 	case p.pool == nil:
 		fmt.Fprintf(p.out, "%-8s  %s  %s\n", e.Action, short(e.Descriptor.Digest), size(e.Descriptor.Size))
 	}
