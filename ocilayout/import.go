@@ -117,7 +117,7 @@ func (i *importing) take(ctx context.Context) (berth.ImportMethod, error) {
 			return "", err
 		}
 	}
-	_, err := i.ReadFrom(steady{ctx, io.NewSectionReader(i.file, i.from.Offset, i.from.Size)})
+	_, err := i.ReadFrom(contextReader{ctx, io.NewSectionReader(i.file, i.from.Offset, i.from.Size)})
 	return berth.Copied, err
 }
 
@@ -150,16 +150,13 @@ func isReadable(file *os.File) bool {
 func (i *importing) hashClone(ctx context.Context) error {
 	clone := i.newDirectReader(i.from.Size)
 	defer clone.Close()
-	return i.hashFile(steady{ctx, clone})
+	return i.hashFile(contextReader{ctx, clone})
 }
 
 // hashFile hashes what the upload's file holds, which nobody else changes.
 func (u *upload) hashFile(from io.Reader) error {
 	sum, stock := u.state.hash, u.repo.layout.chunks
-	hashing := startStage(stock, func(data []byte) error {
-		_, err := sum.Write(data)
-		return err
-	})
+	hashing := startHashing(stock, sum)
 	n, err := stock.feed(from, 0, hashing)
 	hashing.end()
 	if err == nil { // there were no more buffers
@@ -174,17 +171,4 @@ func (u *upload) hashFile(from io.Reader) error {
 	}
 	u.state.size = n
 	return err
-}
-
-// steady reads until a context ends.
-type steady struct {
-	ctx context.Context
-	io.Reader
-}
-
-func (s steady) Read(p []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.Reader.Read(p)
 }

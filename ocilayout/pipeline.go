@@ -3,6 +3,7 @@ package ocilayout
 import (
 	"cmp"
 	"errors"
+	"hash"
 	"io"
 	"slices"
 	"sync"
@@ -94,6 +95,13 @@ func startStage(stock *chunks, work func([]byte) error) *stage {
 	return s
 }
 
+func startHashing(stock *chunks, sum hash.Hash) *stage {
+	return startStage(stock, func(data []byte) error {
+		_, err := sum.Write(data)
+		return err
+	})
+}
+
 func (s *stage) run(work func([]byte) error) {
 	defer close(s.done)
 	for c := range s.queue {
@@ -163,10 +171,7 @@ func (u *upload) readSmall(r io.Reader) (int64, error) {
 // readChunks reads while there are buffers for that. It returns io.EOF at the end of the body.
 func (u *upload) readChunks(r io.Reader) (n int64, err error) {
 	stock, sum, begin := u.repo.layout.chunks, u.state.hash, u.state.size
-	hashing := startStage(stock, func(data []byte) error {
-		_, err := sum.Write(data)
-		return err
-	})
+	hashing := startHashing(stock, sum)
 	writing := startStage(stock, u.writeChunk)
 	_, err = stock.feed(r, begin, hashing, writing)
 	writeErr := writing.end()
