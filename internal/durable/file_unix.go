@@ -20,13 +20,6 @@ func heirOf(info fs.FileInfo) *heir {
 	return &heir{int(st.Uid), int(st.Gid)}
 }
 
-func inode(info fs.FileInfo) uint64 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return st.Ino
-	}
-	return 0
-}
-
 // Identity tells a file from all others of this machine, and whose it is. It reports false where that is not known.
 func Identity(info fs.FileInfo) (device, inode uint64, owner int, known bool) {
 	st, ok := info.Sys().(*syscall.Stat_t)

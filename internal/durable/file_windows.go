@@ -11,8 +11,6 @@ const syncFlag = os.O_RDWR
 // heirOf is of no use here: what is made inherits the rights of the directory.
 func heirOf(fs.FileInfo) *heir { return nil }
 
-// inode is not told by a look at a file here; size and time have to do.
-func inode(fs.FileInfo) uint64 { return 0 }
-
-// Identity tells a file from all others of this machine, and whose it is. It reports false where that is not known.
+// Identity tells a file from all others of this machine, and whose it is. It reports false where that is not known: a
+// look at a file does not tell it here, and for a Stamp size and time have to do.
 func Identity(fs.FileInfo) (device, inode uint64, owner int, known bool) { return 0, 0, 0, false }

@@ -15,7 +15,8 @@ type Stamp struct {
 
 // StampOf is the stamp of a file that was looked at.
 func StampOf(info fs.FileInfo) Stamp {
-	return Stamp{Inode: inode(info), Size: info.Size(), Modified: info.ModTime().UnixNano()}
+	_, inode, _, _ := Identity(info)
+	return Stamp{Inode: inode, Size: info.Size(), Modified: info.ModTime().UnixNano()}
 }
 
 // ChangedAt is when a file was last written, linked or renamed, as far as the system tells: who copies a
