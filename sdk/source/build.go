@@ -266,14 +266,14 @@ func (b *built) readBase(ctx context.Context, image Image) (m v1.Manifest, confi
 	if err != nil {
 		return m, config, err
 	}
-	doc, _, err := choosePlatform(ctx, image.Base, root, image.Platform)
+	base, err := choosePlatform(ctx, image.Base, root, image.Platform)
 	if err == nil {
-		config, err = readBaseConfig(ctx, image.Base, doc)
+		config, err = base.baseConfig()
 	}
 	if err != nil {
 		return m, config, err
 	}
-	for _, layer := range doc.Layers {
+	for _, layer := range base.doc.Layers {
 		b.blobs[layer.Digest] = blob{base: image.Base, desc: layer}
 		layer.MediaType = ociLayer(layer.MediaType)
 		m.Layers = append(m.Layers, layer)

@@ -1,7 +1,7 @@
 package source
 
 import (
-	"context"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -11,7 +11,6 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berthoci/berth"
-	"github.com/berthoci/berth/manifest"
 )
 
 // imageConfig is the config of an image, with what its base has in it besides: programs have put more there than the
@@ -65,20 +64,16 @@ func overlay(base map[string]json.RawMessage, keys []string, over []byte) (map[s
 	return all, json.Unmarshal(over, &all)
 }
 
-// readBaseConfig reads the config of a base, which is to be that of an image of so many layers.
-func readBaseConfig(ctx context.Context, from Source, doc *manifest.Document) (config imageConfig, err error) {
-	if config.Image, err = readConfig(ctx, from, doc); err != nil {
+// baseConfig is the config of a base, which is to be that of an image of as many layers.
+func (c *chosenImage) baseConfig() (config imageConfig, err error) {
+	if config.Image, err = c.parsed(); err != nil {
 		return config, err
 	}
-	if !isImageConfig(doc.Config.MediaType) || len(config.RootFS.DiffIDs) != len(doc.Layers) {
-		return config, fmt.Errorf("%w: it is no image that another could be put upon: its config is of %d layers, and it has %d", berth.ErrUnsupported, len(config.RootFS.DiffIDs), len(doc.Layers))
+	if !isImageConfig(c.doc.Config.MediaType) || len(config.RootFS.DiffIDs) != len(c.doc.Layers) {
+		return config, fmt.Errorf("%w: it is no image that another could be put upon: its config is of %d layers, and it has %d", berth.ErrUnsupported, len(config.RootFS.DiffIDs), len(c.doc.Layers))
 	}
-	raw, err := readAll(ctx, from, *doc.Config)
-	if err == nil {
-		err = json.Unmarshal(raw, &config.rest)
-	}
-	config.History = completed(config.History, len(doc.Layers))
-	return config, err
+	config.History = completed(config.History, len(c.doc.Layers))
+	return config, json.Unmarshal(c.config, &config.rest)
 }
 
 // completed is a history that tells of all layers, where it tells of some or none.
@@ -99,8 +94,8 @@ func settled(platform, base v1.Platform) v1.Platform {
 	if platform.OS != base.OS || platform.Architecture != base.Architecture {
 		return platform
 	}
-	set(&platform.Variant, base.Variant, platform.Variant)
-	set(&platform.OSVersion, base.OSVersion, platform.OSVersion)
+	platform.Variant = cmp.Or(platform.Variant, base.Variant)
+	platform.OSVersion = cmp.Or(platform.OSVersion, base.OSVersion)
 	if platform.OSFeatures == nil {
 		platform.OSFeatures = base.OSFeatures
 	}
@@ -110,9 +105,9 @@ func settled(platform, base v1.Platform) v1.Platform {
 // merged is a config with what another one sets. A new entry point ends the arguments of the old one.
 func merged(base, over v1.ImageConfig) v1.ImageConfig {
 	all := base
-	set(&all.User, base.User, over.User)
-	set(&all.WorkingDir, base.WorkingDir, over.WorkingDir)
-	set(&all.StopSignal, base.StopSignal, over.StopSignal)
+	all.User = cmp.Or(over.User, base.User)
+	all.WorkingDir = cmp.Or(over.WorkingDir, base.WorkingDir)
+	all.StopSignal = cmp.Or(over.StopSignal, base.StopSignal)
 	if over.Entrypoint != nil {
 		all.Entrypoint, all.Cmd = over.Entrypoint, nil
 	}
@@ -124,15 +119,6 @@ func merged(base, over v1.ImageConfig) v1.ImageConfig {
 	all.ExposedPorts = mergedMaps(base.ExposedPorts, over.ExposedPorts)
 	all.Volumes = mergedMaps(base.Volumes, over.Volumes)
 	return all
-}
-
-// set sets a text to the last one that is not empty.
-func set(to *string, values ...string) {
-	for _, value := range values {
-		if value != "" {
-			*to = value
-		}
-	}
 }
 
 func mergedMaps[V any](base, over map[string]V) map[string]V {

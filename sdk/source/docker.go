@@ -230,8 +230,8 @@ func findConfig(ctx context.Context, layout *files, entries []v1.Descriptor, con
 		}
 		seen[entry.Digest] = true
 		looks++
-		raw, err := readAll(ctx, layout, entry)
-		if err != nil || manifest.Verify(entry, raw) != nil {
+		raw, err := readVerified(ctx, layout, entry)
+		if err != nil {
 			continue
 		}
 		doc, err := manifest.Parse(entry.MediaType, raw)
@@ -244,19 +244,6 @@ func findConfig(ctx context.Context, layout *files, entries []v1.Descriptor, con
 		}
 	}
 	return nil
-}
-
-// readAll reads a manifest.
-func readAll(ctx context.Context, from Source, desc v1.Descriptor) ([]byte, error) {
-	if desc.Size > berth.MaxManifestSize {
-		return nil, berth.ErrSizeInvalid
-	}
-	content, err := from.Fetch(ctx, desc)
-	if err != nil {
-		return nil, err
-	}
-	defer content.Close()
-	return io.ReadAll(io.LimitReader(content, berth.MaxManifestSize))
 }
 
 // assemble makes a manifest of what was saved.

@@ -54,9 +54,9 @@ func (c chosen) Root(ctx context.Context) (v1.Descriptor, error) {
 	if err != nil {
 		return root, err
 	}
-	_, root, err = choosePlatform(ctx, c.Source, root, c.platform)
+	one, err := choosePlatform(ctx, c.Source, root, c.platform)
 	if name := c.String(); name != "" && err != nil {
 		err = fmt.Errorf("%s: %w", name, err)
 	}
-	return root, err
+	return one.desc, err
 }
