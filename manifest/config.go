@@ -14,15 +14,18 @@ import (
 	"github.com/berthoci/berth"
 )
 
-// isImageConfig reports whether the config is an image's. Docker 1.10 and some registries of its time
+// HasImageConfig reports whether the config is an image's, and not that of an artifact. Docker 1.10 and some registries of its time
 // wrote other types into Docker's manifests, and Docker still takes those for images
 // (distribution/distribution#1621, moby/moby#22378, moby/moby#30083).
-func isImageConfig(doc *Document) bool {
-	switch doc.Config.MediaType {
+func (d *Document) HasImageConfig() bool {
+	if d.Config == nil {
+		return false
+	}
+	switch d.Config.MediaType {
 	case v1.MediaTypeImageConfig, mediaTypeDockerConfig:
 		return true
 	case "", "application/octet-stream", "application/json", "text/html":
-		return doc.MediaType == MediaTypeDockerManifest
+		return d.MediaType == MediaTypeDockerManifest
 	}
 	return false
 }

@@ -51,7 +51,7 @@ func Inspect(f Fetched) (*Report, error) {
 	if err := Verify(*doc.Config, f.Config); err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
-	if !isImageConfig(doc) {
+	if !doc.HasImageConfig() {
 		return r, nil
 	}
 	if err := r.ReadConfig(f.Config); err != nil {

@@ -85,7 +85,7 @@ type ReportedManifest struct {
 // readManifest fills in what the manifest says.
 func (r *Report) readManifest(doc *Document) {
 	r.MediaType, r.Subject, r.Annotations = doc.MediaType, doc.Subject, doc.Annotations
-	if doc.Config == nil || doc.ArtifactType != "" || !isImageConfig(doc) {
+	if doc.ArtifactType != "" || !doc.HasImageConfig() {
 		r.ArtifactType = doc.ReferrerType()
 	}
 	for _, layer := range doc.Layers {

@@ -62,17 +62,13 @@ func (c *chosenImage) check(ctx context.Context, from Source, platform v1.Platfo
 
 // parsed is the config of an image. What is no image's is empty.
 func (c *chosenImage) parsed() (config v1.Image, err error) {
-	if !isImageConfig(c.doc.Config.MediaType) {
+	if !c.doc.HasImageConfig() {
 		return config, nil
 	}
 	if err := json.Unmarshal(c.config, &config); err != nil {
 		return config, fmt.Errorf("config %s: %w", c.doc.Config.Digest, err)
 	}
 	return config, nil
-}
-
-func isImageConfig(mediaType string) bool {
-	return mediaType == v1.MediaTypeImageConfig || mediaType == "application/vnd.docker.container.image.v1+json"
 }
 
 // readVerified reads a manifest or a config, and makes sure that it is what its descriptor says.

@@ -69,7 +69,7 @@ func (c *chosenImage) baseConfig() (config imageConfig, err error) {
 	if config.Image, err = c.parsed(); err != nil {
 		return config, err
 	}
-	if !isImageConfig(c.doc.Config.MediaType) || len(config.RootFS.DiffIDs) != len(c.doc.Layers) {
+	if !c.doc.HasImageConfig() || len(config.RootFS.DiffIDs) != len(c.doc.Layers) {
 		return config, fmt.Errorf("%w: it is no image that another could be put upon: its config is of %d layers, and it has %d", berth.ErrUnsupported, len(config.RootFS.DiffIDs), len(c.doc.Layers))
 	}
 	config.History = completed(config.History, len(c.doc.Layers))
