@@ -1,7 +1,6 @@
 package source
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -61,12 +60,7 @@ type dockerImage struct {
 }
 
 // String is the source as Parse reads it.
-func (a *dockerArchive) String() string {
-	if a.name == "" {
-		return a.what
-	}
-	return a.what + ":" + a.name
-}
+func (a *dockerArchive) String() string { return withName(a.what, a.name) }
 
 func (a *dockerArchive) Root(ctx context.Context) (v1.Descriptor, error) {
 	image, err := a.load(ctx)
@@ -302,46 +296,27 @@ func (t *tarFS) content(name string, most int64) ([]byte, error) {
 // describe is a layer's descriptor. One that is not compressed is what its diff ID says, or it is damaged, which is
 // found out when it is stored.
 func (t *tarFS) describe(ctx context.Context, name string, diffID digest.Digest) (v1.Descriptor, error) {
+	if err := berth.ValidateDigest(diffID); err != nil {
+		return v1.Descriptor{}, err
+	}
 	file, info, err := openFile(t, t.follow(name))
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	layer := v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: diffID, Size: info.Size()}
 	content := file.(tarFile)
-	head := make([]byte, maxMagic)
-	n, _ := content.ReadAt(head, 0)
-	switch program := compressionOf(head[:n]); program {
-	case "":
-		return layer, berth.ValidateDigest(diffID)
-	case "gzip", "zstd":
-		layer.MediaType += "+" + program
-	default:
-		return v1.Descriptor{}, fmt.Errorf("it is compressed with %s, which no image may be", program)
+	if isPlain(content) {
+		return v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: diffID, Size: info.Size()}, nil
 	}
-	layer.Digest, err = hashCompressed(steady{ctx, content}, diffID)
-	return layer, err
-}
-
-// hashCompressed hashes a layer, and makes sure that it is what its diff ID says when it is extracted.
-func hashCompressed(from io.Reader, diffID digest.Digest) (digest.Digest, error) {
-	if err := berth.ValidateDigest(diffID); err != nil {
-		return "", err
+	sums, err := sumLayer(steady{ctx, content}, diffID.Algorithm(), func(extracted io.Reader) error {
+		if _, err := io.Copy(io.Discard, extracted); err != nil {
+			return fmt.Errorf("it is damaged, or cut short: %w", err)
+		}
+		return nil
+	})
+	if err == nil && sums.diffID != diffID {
+		err = fmt.Errorf("%w: it is extracted to %s, its config says %s", berth.ErrDigestInvalid, sums.diffID, diffID)
 	}
-	sum, plain := digest.SHA256.Digester(), diffID.Algorithm().Digester()
-	raw := bufio.NewReader(io.TeeReader(from, sum.Hash()))
-	extracted, err := decompress(raw)
-	if err != nil {
-		return "", err
-	}
-	defer extracted.Close()
-	if _, err := io.Copy(plain.Hash(), extracted); err != nil {
-		return "", fmt.Errorf("it is damaged, or cut short: %w", err)
-	}
-	if got := plain.Digest(); got != diffID {
-		return "", fmt.Errorf("%w: it is extracted to %s, its config says %s", berth.ErrDigestInvalid, got, diffID)
-	}
-	_, err = io.Copy(io.Discard, raw)
-	return sum.Digest(), err
+	return sums.desc, err
 }
 
 // steady reads until a context ends.

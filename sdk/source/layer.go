@@ -103,7 +103,7 @@ func ociLayer(mediaType string) string {
 	return mediaType
 }
 
-// readLayer hashes a layer that is there, as it is, and, if it is compressed, as it is extracted.
+// readLayer hashes a layer that is there.
 func readLayer(ctx context.Context, name string) (*layerFile, error) {
 	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s: %w", name, errIrregular) // to open a pipe would be to wait
@@ -113,37 +113,49 @@ func readLayer(ctx context.Context, name string) (*layerFile, error) {
 		return nil, err
 	}
 	defer file.Close()
-	sum, diff := digest.SHA256.Digester(), digest.SHA256.Digester()
-	in := &counted{Reader: steady{ctx, file}}
-	raw := io.TeeReader(in, sum.Hash())
-	buffered := bufio.NewReaderSize(raw, 1<<20)
-	head, err := buffered.Peek(maxMagic)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	compression := Compression(compressionOf(head))
-	if _, ok := layerTypes[compression]; !ok {
-		return nil, fmt.Errorf("%s: %w: it is compressed with %s, which no layer may be", name, berth.ErrUnsupported, compression)
-	}
-	plain, err := decompress(buffered)
+	sums, err := sumLayer(steady{ctx, file}, digest.SHA256, readTar)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
+	return &layerFile{desc: sums.desc, diffID: sums.diffID, path: name}, nil
+}
+
+// layerSums are what a layer hashes to, as it is and as it is extracted.
+type layerSums struct {
+	desc   v1.Descriptor
+	diffID digest.Digest
+}
+
+// sumLayer hashes a layer. Read reads all that it is extracted to.
+func sumLayer(from io.Reader, algorithm digest.Algorithm, read func(io.Reader) error) (sums layerSums, err error) {
+	sum, diff := digest.SHA256.Digester(), algorithm.Digester()
+	in := &counted{Reader: from}
+	raw := bufio.NewReaderSize(io.TeeReader(in, sum.Hash()), 1<<20)
+	head, err := raw.Peek(maxMagic)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return sums, err
+	}
+	compression := Compression(compressionOf(head))
+	mediaType, ok := layerTypes[compression]
+	if !ok {
+		return sums, fmt.Errorf("%w: it is compressed with %s, which no layer may be", berth.ErrUnsupported, compression)
+	}
+	plain, err := decompress(raw)
+	if err != nil {
+		return sums, err
+	}
 	defer plain.Close()
-	hashed := io.Reader(plain)
-	if compression == None {
+	extracted := io.Reader(plain)
+	if compression == None && algorithm == digest.SHA256 {
 		diff = sum
 	} else {
-		hashed = io.TeeReader(plain, diff.Hash())
+		extracted = io.TeeReader(plain, diff.Hash())
 	}
-	if err := readTar(hashed); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	if err := read(extracted); err != nil {
+		return sums, err
 	}
-	if _, err := io.Copy(io.Discard, buffered); err != nil { // what follows the compressed part belongs to the file
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	desc := v1.Descriptor{MediaType: layerTypes[compression], Digest: sum.Digest(), Size: in.bytes}
-	return &layerFile{desc: desc, diffID: diff.Digest(), path: name}, nil
+	_, err = io.Copy(io.Discard, raw) // what follows the compressed part belongs to the layer
+	return layerSums{v1.Descriptor{MediaType: mediaType, Digest: sum.Digest(), Size: in.bytes}, diff.Digest()}, err
 }
 
 // readTar reads a tar file to its end, and what follows it.

@@ -143,11 +143,14 @@ type files struct {
 }
 
 // String is the source as Parse reads it.
-func (f *files) String() string {
-	if f.name == "" {
-		return f.what
+func (f *files) String() string { return withName(f.what, f.name) }
+
+// withName is a text that Split takes apart.
+func withName(what, name string) string {
+	if name == "" {
+		return what
 	}
-	return f.what + ":" + f.name
+	return what + ":" + name
 }
 
 func (f *files) opened(ctx context.Context) (fs.FS, error) {
