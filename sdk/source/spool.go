@@ -101,13 +101,14 @@ func spool(ctx context.Context, from io.Reader) (*os.File, error) {
 	return temp, nil
 }
 
-// temporary tells where there was no room, which is not where the archive lies.
-type temporary struct{ *os.File }
+// temporary tells where there was no room, which is not where the archive lies. The file has other methods to be
+// written by, which are not to be found.
+type temporary struct{ file *os.File }
 
 func (t temporary) Write(p []byte) (int, error) {
-	n, err := t.File.Write(p)
+	n, err := t.file.Write(p)
 	if err != nil {
-		err = fmt.Errorf("unpack it into %s: %w", filepath.Dir(t.Name()), sayPath(err))
+		err = fmt.Errorf("unpack it into %s: %w", filepath.Dir(t.file.Name()), sayPath(err))
 	}
 	return n, err
 }
