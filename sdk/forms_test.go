@@ -12,6 +12,7 @@ import (
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/sdk"
 	"github.com/berthoci/berth/sdk/source"
+	"github.com/berthoci/berth/sdk/sync"
 	"github.com/berthoci/berth/server"
 )
 
@@ -91,6 +92,10 @@ func TestPullOfOnePlatform(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "image.tar")
 	to, err := source.ToDockerArchive(file, "app:v1")
 	must(t, err)
+	_, err = registry.Pull(t.Context(), "app:v1", to, &sdk.PullOptions{Progress: func(e sync.Event) { t.Errorf("%s was copied", e.Descriptor.Digest) }})
+	if !errors.Is(err, berth.ErrUnsupported) || !strings.Contains(err.Error(), "linux/amd64, linux/arm64") {
+		t.Errorf("all platforms: got %v", err)
+	}
 	pulled, err := registry.Pull(t.Context(), "app:v1", to, &sdk.PullOptions{Platform: arm})
 	must(t, errors.Join(err, to.Close()))
 

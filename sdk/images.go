@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -61,7 +60,7 @@ func (m *Images) Pull(ctx context.Context, ref string, to source.Destination, op
 	}
 	if chooser, ok := to.(source.Chooser); ok {
 		if err := chooser.Accepts(desc); err != nil {
-			return Pushed{}, fmt.Errorf("pull %s: %w%s", ref, err, choices(ctx, from, desc))
+			return Pushed{}, fmt.Errorf("pull %s: %w%s", ref, err, m.choices(ctx, ref))
 		}
 	}
 	stats, err := sync.Copy(ctx, from, asTarget(to), desc, &sync.CopyOptions{Progress: opts.Progress})
@@ -75,21 +74,13 @@ func (m *Images) Pull(ctx context.Context, ref string, to source.Destination, op
 }
 
 // choices tells what platforms an index has images for, to who has to choose.
-func choices(ctx context.Context, from source.Source, root v1.Descriptor) string {
-	if manifest.KindOf(root.MediaType) != manifest.Index {
-		return ""
-	}
-	content, err := from.Fetch(ctx, root)
+func (m *Images) choices(ctx context.Context, ref string) string {
+	index, err := m.FetchReference(ctx, ref)
 	if err != nil {
 		return ""
 	}
-	defer content.Close()
-	raw, err := io.ReadAll(io.LimitReader(content, berth.MaxManifestSize))
-	if err != nil {
-		return ""
-	}
-	doc, err := manifest.Parse(root.MediaType, raw)
-	if err != nil {
+	doc, err := manifest.Parse(index.Descriptor.MediaType, index.Raw)
+	if err != nil || doc.Kind != manifest.Index {
 		return ""
 	}
 	return "; choose, by PullOptions.Platform or --platform, one of " + manifest.Platforms(doc)

@@ -28,6 +28,7 @@ registry where it begins with a host. DEST is one of
   oci-archive:FILE[:NAME]     a tar file that holds one
   docker-archive:FILE[:NAME]  a tar file that docker load and podman load take
   docker://HOST/REPO[:TAG]    a remote registry
+
 Without NAME an image in a docker-archive has the name REF.`,
 		Example: `  berth pull app/hello:v1 oci:out/copy:v1
   berth pull app/hello:v1 docker-archive:hello.tar && docker load -i hello.tar

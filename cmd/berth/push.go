@@ -109,7 +109,7 @@ func planPushes(images *sdk.Images, sources []string, ref string) ([]onePush, er
 
 // nameIn is the NAME of a source, or the tag of one in a remote registry.
 func nameIn(text string) string {
-	if remote, ok := strings.CutPrefix(text, sdk.FormRegistry); ok {
+	if remote, ok, _ := sdk.RemoteReference(text); ok {
 		_, rest := pin.SplitHost(remote)
 		ref, _ := berth.ParseReference(rest)
 		return ref.Tag
