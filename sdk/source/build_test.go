@@ -207,6 +207,8 @@ func TestBuildOfWhatCannotBe(t *testing.T) {
 		"a pipe":                 {source.Layer{FS: os.DirFS(dir)}, "pipe"},
 		"a file that is missing": {source.Layer{Files: map[string]string{"/f": dir + "/absent"}}, "absent"},
 		"a path out of it":       {source.Layer{Files: map[string]string{"../f": text}}, `"../f"`},
+		"a tree's path upwards":  {source.Layer{Files: map[string]string{"a/../b": filepath.Dir(text)}}, `"a/../b"`},
+		"an At upwards":          {source.Layer{FS: someFiles(), At: "a/../../b"}, `"a/../../b"`},
 		"no path":                {source.Layer{Files: map[string]string{"/": text}}, `"/"`},
 		"two kinds at once":      {source.Layer{Tar: text, FS: someFiles()}, text},
 		"another compression":    {source.Layer{Tar: xz}, xz},

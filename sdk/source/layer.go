@@ -3,6 +3,7 @@ package source
 import (
 	"archive/tar"
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,13 +63,15 @@ func makeLayer(ctx context.Context, layer Layer, opts BuildOptions) (*layerFile,
 	switch {
 	case layer.UID < 0 || layer.GID < 0:
 		return nil, fmt.Errorf("its owner %d:%d: want no negative numbers", layer.UID, layer.GID)
+	case leadsUp(layer.At):
+		return nil, fmt.Errorf("its At: %w", errNoPlace(layer.At))
 	case layer.Tar == "":
 	case layer.FS != nil || len(layer.Files) > 0 || layer.Compression != None:
 		return nil, fmt.Errorf("%s: a layer that is a tar file is taken as it is: it has neither FS nor Files nor Compression", layer.Tar)
 	default:
 		return readLayer(ctx, layer.Tar)
 	}
-	tree, err := gatherTree(layer)
+	tree, err := gatherTree(ctx, layer)
 	if err != nil {
 		return nil, err
 	}
@@ -185,10 +188,10 @@ type node struct {
 func (n node) isFile() bool { return n.info != nil && n.info.Mode().IsRegular() }
 
 // gatherTree is all files of a layer by their paths in the image, with the directories that they lie in.
-func gatherTree(layer Layer) (map[string]node, error) {
+func gatherTree(ctx context.Context, layer Layer) (map[string]node, error) {
 	tree := map[string]node{}
 	if layer.FS != nil {
-		if err := gatherFS(tree, layer.FS, "", layer.At); err != nil {
+		if err := gatherFS(ctx, tree, layer.FS, "", layer.At); err != nil {
 			return nil, fmt.Errorf("its FS: %w", err)
 		}
 	}
@@ -202,8 +205,10 @@ func gatherTree(layer Layer) (map[string]node, error) {
 		info, err := os.Stat(from)
 		switch {
 		case err != nil:
+		case leadsUp(at):
+			err = fmt.Errorf("%s: %w", from, errNoPlace(at))
 		case info.IsDir():
-			err = gatherFS(tree, os.DirFS(from), from, at)
+			err = gatherFS(ctx, tree, os.DirFS(from), from, at)
 		default:
 			err = addNode(tree, at, node{name: from, info: info, open: func() (fs.File, error) { return os.Open(from) }})
 		}
@@ -225,9 +230,9 @@ func checkTree(tree map[string]node) error {
 	return nil
 }
 
-func gatherFS(tree map[string]node, fsys fs.FS, from, at string) error {
+func gatherFS(ctx context.Context, tree map[string]node, fsys fs.FS, from, at string) error {
 	return fs.WalkDir(fsys, ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil {
+		if err = cmp.Or(err, ctx.Err()); err != nil {
 			return err
 		}
 		info, err := entry.Info()
@@ -250,8 +255,8 @@ func gatherFS(tree map[string]node, fsys fs.FS, from, at string) error {
 // addNode puts a file into the tree, below directories.
 func addNode(tree map[string]node, at string, one node) error {
 	clean := strings.TrimPrefix(path.Clean("/"+at), "/")
-	if clean == "" || strings.Contains("/"+at+"/", "/../") {
-		return fmt.Errorf("%s: %q is no path in an image", one.name, at)
+	if clean == "" {
+		return fmt.Errorf("%s: %w", one.name, errNoPlace(at))
 	}
 	if kind := one.info.Mode().Type(); kind&^(fs.ModeDir|fs.ModeSymlink) != 0 {
 		return fmt.Errorf("%s: %w: it is neither a file nor a directory nor a symbolic link", one.name, berth.ErrUnsupported)
@@ -264,6 +269,11 @@ func addNode(tree map[string]node, at string, one node) error {
 	tree[clean] = one
 	return nil
 }
+
+// leadsUp reports whether a path has steps upwards. Such a one is refused even if it stays within the image.
+func leadsUp(at string) bool { return strings.Contains("/"+at+"/", "/../") }
+
+func errNoPlace(at string) error { return fmt.Errorf("%q is no path in an image", at) }
 
 // writeLayer writes a tree as a tar file, and compresses and hashes it on the way.
 func writeLayer(ctx context.Context, temp *os.File, tree map[string]node, layer Layer, opts BuildOptions) (*layerFile, error) {
@@ -279,7 +289,7 @@ func writeLayer(ctx context.Context, temp *os.File, tree map[string]node, layer 
 	} else {
 		plain = io.MultiWriter(compressed, diff.Hash())
 	}
-	archive := &treeWriter{tar.NewWriter(plain), layer, opts.time()}
+	archive := &treeWriter{tar.NewWriter(plain), layer, opts.time(), make([]byte, 64<<10)}
 	for _, at := range slices.Sorted(maps.Keys(tree)) {
 		if err := archive.write(ctx, at, tree[at]); err != nil {
 			return nil, err
@@ -324,12 +334,13 @@ type treeWriter struct {
 	*tar.Writer
 	layer Layer
 	time  time.Time
+	buf   []byte
 }
 
 func (w *treeWriter) write(ctx context.Context, at string, one node) error {
 	err := w.WriteHeader(w.header(at, one))
 	if err == nil && one.isFile() {
-		err = copyNode(ctx, w, one)
+		err = w.copy(ctx, one)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", one.name, err)
@@ -367,18 +378,18 @@ func tarMode(mode fs.FileMode) int64 {
 	return bits
 }
 
-// copyNode writes exactly as many bytes as the header says.
-func copyNode(ctx context.Context, archive io.Writer, one node) error {
+// copy writes exactly as many bytes as the header says.
+func (w *treeWriter) copy(ctx context.Context, one node) error {
 	file, err := one.open()
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	n, err := io.Copy(archive, steady{ctx, io.LimitReader(file, one.info.Size())})
+	n, err := io.CopyBuffer(w, steady{ctx, io.LimitReader(file, one.info.Size())}, w.buf)
 	if err != nil {
 		return err
 	}
-	if more, _ := file.Read(make([]byte, 1)); n != one.info.Size() || more > 0 {
+	if more, _ := file.Read(w.buf[:1]); n != one.info.Size() || more > 0 {
 		return fmt.Errorf("it has not the %d bytes any more that it had: it was changed while it was read", one.info.Size())
 	}
 	return nil
