@@ -3,12 +3,10 @@ package source
 import (
 	"archive/tar"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -42,8 +40,8 @@ func newArchiveWriter(form, file, name string) (*archiveWriter, error) {
 type archiveWriter struct {
 	what, name string
 	dir        *durable.Dir
-	base       string // the archive's name in dir
-	unfinished string // its name until the commit
+	base       string      // the archive's name in dir
+	unfinished *unfinished // what it is until the commit
 
 	mu   sync.Mutex // a tar file is written in order; guards the fields below
 	temp *os.File
@@ -65,8 +63,11 @@ func (w *archiveWriter) open(file string) (err error) {
 		return err
 	}
 	w.base = filepath.Base(file)
-	w.unfinished = "." + w.base + "." + rand.Text()
-	if w.temp, err = w.dir.Root().OpenFile(w.unfinished, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644); err != nil {
+	w.unfinished, err = beginUnfinished(w.dir.Root(), "."+w.base+".", func(name string) error {
+		w.temp, err = w.dir.Root().OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
+		return err
+	})
+	if err != nil {
 		return errors.Join(err, w.dir.Close())
 	}
 	w.tar = tar.NewWriter(w.temp)
@@ -174,10 +175,10 @@ func (w *archiveWriter) finish(entry v1.Descriptor, file string, content any) er
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(w.tar.Close(), w.dir.SyncFile(w.temp, w.unfinished), w.temp.Close()); err != nil {
+	if err := errors.Join(w.tar.Close(), w.dir.SyncFile(w.temp, w.unfinished.name), w.temp.Close()); err != nil {
 		return err
 	}
-	return w.dir.Rename(w.unfinished, w.base)
+	return w.dir.Rename(w.unfinished.name, w.base)
 }
 
 func (w *archiveWriter) putJSON(name string, v any) error {
@@ -198,11 +199,7 @@ func (w *archiveWriter) Close() error {
 		return nil
 	}
 	w.temp.Close() // to be removed, or flushed and closed already
-	err := w.dir.Root().Remove(w.unfinished)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	err = errors.Join(err, w.dir.Close())
+	err := errors.Join(w.unfinished.close(), w.dir.Close())
 	w.dir = nil
 	return err
 }

@@ -40,8 +40,8 @@ func ToLayout(dir, name string) (_ Destination, err error) {
 type layoutWriter struct {
 	path, what, name string
 	dir              *durable.Dir
-	stage            string // where what has come lies until the commit
-	fresh            bool   // the directory was made for this image, and is not wanted without it
+	stage            *unfinished // where what has come lies until the commit
+	fresh            bool        // the directory was made for this image, and is not wanted without it
 
 	mu     sync.Mutex // guards the field below
 	staged map[digest.Digest]int64
@@ -60,12 +60,8 @@ func (w *layoutWriter) open() (err error) {
 	if _, err := w.readIndex(); err != nil {
 		return err
 	}
-	stage := ".partial-" + rand.Text()
-	if err := w.dir.Root().Mkdir(stage, 0o700); err != nil {
-		return sayPath(err)
-	}
-	w.stage = stage
-	return nil
+	w.stage, err = beginUnfinished(w.dir.Root(), ".partial-", func(name string) error { return w.dir.Root().Mkdir(name, 0o700) })
+	return sayPath(err)
 }
 
 // checkVersion refuses a layout of a kind that is not known here. Where there is none yet, all is
@@ -133,7 +129,7 @@ func (w *layoutWriter) stageAs(desc v1.Descriptor, write func(temp string) error
 	if err := berth.ValidateDigest(desc.Digest); err != nil {
 		return fmt.Errorf("%s: %w", w.what, err)
 	}
-	temp := w.stage + "/" + rand.Text()
+	temp := w.stage.name + "/" + rand.Text()
 	err := write(temp)
 	if err == nil {
 		err = w.dir.Root().Rename(temp, w.staging(desc.Digest))
@@ -166,7 +162,7 @@ func (w *layoutWriter) clone(ctx context.Context, temp string, desc v1.Descripto
 
 // staging is where a blob lies until the commit.
 func (w *layoutWriter) staging(d digest.Digest) string {
-	return w.stage + "/" + d.Algorithm().String() + "-" + d.Encoded()
+	return w.stage.name + "/" + d.Algorithm().String() + "-" + d.Encoded()
 }
 
 func (w *layoutWriter) write(temp string, desc v1.Descriptor, content io.Reader) error {
@@ -256,9 +252,8 @@ func (w *layoutWriter) Close() error {
 		return nil
 	}
 	var err error
-	if w.stage != "" {
-		err = w.dir.Root().RemoveAll(w.stage)
-		w.stage = ""
+	if w.stage != nil {
+		err = w.stage.close()
 	}
 	err = errors.Join(err, w.dir.Close())
 	w.dir = nil

@@ -1,7 +1,10 @@
 package source
 
-import "os"
+import (
+	"errors"
+	"os"
+)
 
 // tryLock does nothing: a directory cannot be locked here. Commits of one process wait for each
 // other all the same.
-func tryLock(*os.File) error { return nil }
+func tryLock(*os.File) error { return errors.ErrUnsupported }
