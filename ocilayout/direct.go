@@ -1,6 +1,8 @@
 package ocilayout
 
 import (
+	"context"
+	"hash"
 	"os"
 	"time"
 	"unsafe"
@@ -102,6 +104,34 @@ func (r *directReader) Read(p []byte) (n int, err error) {
 		err = nil // the next call has it again
 	}
 	return n, err
+}
+
+// hashAhead hashes a file while more of it is being read, as far as that goes. What it leaves is there to be read.
+func (r *directReader) hashAhead(ctx context.Context, stock *chunks, sum hash.Hash) {
+	if r.direct == nil {
+		return
+	}
+	bufs := stock.several(chunksEach)
+	defer stock.putAll(bufs)
+	queue, err := newReadQueue(r.direct, bufs)
+	if err != nil {
+		return
+	}
+	defer queue.close()
+	begin := func(i int) {
+		if at := int64(i) * chunkSize; at < r.units {
+			queue.begin(i%len(bufs), at, min(chunkSize, r.units-at))
+		}
+	}
+	for i := range bufs {
+		begin(i)
+	}
+	for i := 0; r.at == int64(i)*chunkSize && r.at < r.units && ctx.Err() == nil; i++ {
+		read := queue.wait(i % len(bufs))
+		sum.Write(read)
+		r.at += int64(len(read))
+		begin(i + len(bufs))
+	}
 }
 
 func (r *directReader) Close() error {

@@ -150,11 +150,14 @@ func isReadable(file *os.File) bool {
 func (i *importing) hashClone(ctx context.Context) error {
 	clone := i.newDirectReader(i.from.Size)
 	defer clone.Close()
-	return i.hashFile(contextReader{ctx, clone})
+	clone.hashAhead(ctx, i.repo.layout.chunks, i.state.hash)
+	_, err := i.hashFile(contextReader{ctx, clone})
+	i.state.size = clone.at
+	return err
 }
 
-// hashFile hashes what the upload's file holds, which nobody else changes.
-func (u *upload) hashFile(from io.Reader) error {
+// hashFile hashes what the upload's file holds, which nobody else changes, and tells how much that is.
+func (u *upload) hashFile(from io.Reader) (int64, error) {
 	sum, stock := u.state.hash, u.repo.layout.chunks
 	hashing := startHashing(stock, sum)
 	n, err := stock.feed(from, 0, hashing)
@@ -169,6 +172,5 @@ func (u *upload) hashFile(from io.Reader) error {
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
-	u.state.size = n
-	return err
+	return n, err
 }

@@ -54,6 +54,22 @@ func (c *chunks) get() []byte {
 	}
 }
 
+// several returns so many buffers, or fewer where others are taken.
+func (c *chunks) several(most int) (bufs [][]byte) {
+	for range most {
+		if buf := c.get(); buf != nil {
+			bufs = append(bufs, buf)
+		}
+	}
+	return bufs
+}
+
+func (c *chunks) putAll(bufs [][]byte) {
+	for _, buf := range bufs {
+		c.put(buf)
+	}
+}
+
 // make makes a buffer that there was not. There are never more than the slab has.
 func (c *chunks) make() []byte {
 	c.mu.Lock()

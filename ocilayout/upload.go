@@ -260,7 +260,7 @@ func (u *upload) rehash(algorithm digest.Algorithm) error {
 	}
 	_, err := u.file.Seek(0, io.SeekStart)
 	if err == nil {
-		err = u.hashFile(u.file)
+		u.state.size, err = u.hashFile(u.file)
 	}
 	u.unsound = err != nil
 	return err
