@@ -7,22 +7,25 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
 // crowded serves with room for two connections, and returns where.
 func crowded(t *testing.T, settled time.Duration, handler http.HandlerFunc) string {
 	t.Helper()
-	return crowdedWith(t, crowdLimits{2, settled, time.Hour, time.Hour, time.Hour}, handler)
-}
-
-func crowdedWith(t *testing.T, limits crowdLimits, handler http.HandlerFunc) string {
-	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveCrowd(t, listener, crowdLimits{2, settled, time.Hour, time.Hour, time.Hour}, handler)
+	return listener.Addr().String()
+}
+
+func serveCrowd(t *testing.T, listener net.Listener, limits crowdLimits, handler http.HandlerFunc) {
+	t.Helper()
 	s := &httpServer{crowd: newCrowd(limits)}
 	s.std.Handler, s.std.ConnState = handler, s.crowd.note
 	served := make(chan error, 1)
@@ -33,7 +36,38 @@ func crowdedWith(t *testing.T, limits crowdLimits, handler http.HandlerFunc) str
 		}
 		<-served
 	})
-	return listener.Addr().String()
+}
+
+// pipes is a listener within this process, for tests whose time is their own.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+	close sync.Once
+}
+
+func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), done: make(chan struct{})} }
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case conn := <-p.conns:
+		return conn, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.close.Do(func() { close(p.done) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
+
+func (p *pipes) visit(t *testing.T) *visitor {
+	here, there := net.Pipe()
+	p.conns <- there
+	t.Cleanup(func() { here.Close() })
+	return &visitor{here, bufio.NewReader(here)}
 }
 
 type visitor struct {
@@ -121,15 +155,16 @@ func TestWhoIsNewIsNotSentAway(t *testing.T) {
 }
 
 // Who says nothing, says it slowly, or has nothing more to say is let go; who is waiting is not.
-func TestSilenceEnds(t *testing.T) {
-	release := make(chan struct{})
-	limits := crowdLimits{4, time.Hour, 40 * time.Millisecond, 40 * time.Millisecond, time.Hour}
-	addr := crowdedWith(t, limits, func(_ http.ResponseWriter, r *http.Request) {
+func TestSilenceEnds(t *testing.T) { synctest.Test(t, silenceEnds) }
+
+func silenceEnds(t *testing.T) {
+	release, at := make(chan struct{}), newPipes()
+	serveCrowd(t, at, crowdLimits{4, time.Hour, 10 * time.Second, time.Minute, time.Hour}, func(_ http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/wait" {
 			<-release
 		}
 	})
-	waiting, mute, slow, done := visit(t, addr), visit(t, addr), visit(t, addr), visit(t, addr)
+	waiting, mute, slow, done := at.visit(t), at.visit(t), at.visit(t), at.visit(t)
 	fmt.Fprint(waiting, "GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
 	fmt.Fprint(slow, "GET / HTTP/1.1\r\nHo")
 	if got := done.ask(); got != http.StatusOK {
@@ -147,11 +182,12 @@ func TestSilenceEnds(t *testing.T) {
 }
 
 // Who does not take what is sent is let go; who takes it slowly is not.
-func TestWhoTakesNothingIsLetGo(t *testing.T) {
-	const piece, pieces = 1 << 20, 64 // more than the system takes in a client's place
-	broken := make(chan error, 1)
-	limits := crowdLimits{4, time.Hour, time.Hour, time.Hour, 200 * time.Millisecond}
-	addr := crowdedWith(t, limits, func(w http.ResponseWriter, _ *http.Request) {
+func TestWhoTakesNothingIsLetGo(t *testing.T) { synctest.Test(t, whoTakesNothingIsLetGo) }
+
+func whoTakesNothingIsLetGo(t *testing.T) {
+	const piece, pieces, limit = 64 << 10, 4, time.Minute
+	broken, at := make(chan error, 1), newPipes()
+	serveCrowd(t, at, crowdLimits{4, time.Hour, time.Hour, time.Hour, limit}, func(w http.ResponseWriter, _ *http.Request) {
 		for range pieces {
 			if _, err := w.Write(make([]byte, piece)); err != nil {
 				broken <- err
@@ -159,20 +195,20 @@ func TestWhoTakesNothingIsLetGo(t *testing.T) {
 			}
 		}
 	})
-	slow := visit(t, addr)
+	slow := at.visit(t)
 	fmt.Fprint(slow, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	resp, err := http.ReadResponse(slow.in, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 4 {
-		if _, err := io.CopyN(io.Discard, resp.Body, pieces*piece/4); err != nil {
+	for range pieces {
+		time.Sleep(limit * 2 / 3)
+		if _, err := io.CopyN(io.Discard, resp.Body, piece); err != nil {
 			t.Errorf("who takes it slowly: %v", err)
 		}
-		time.Sleep(limits.write / 3)
 	}
-	fmt.Fprint(visit(t, addr), "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-	if err := <-broken; !errors.Is(err, net.ErrClosed) {
+	fmt.Fprint(at.visit(t), "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	if err := <-broken; !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("who takes nothing: %v", err)
 	}
 }
