@@ -26,17 +26,20 @@ type queuedRead struct {
 
 // readRequest is what the system calls struct iocb.
 type readRequest struct {
-	data   uint64
-	_      [2]uint32
-	opcode uint16 // 0: read
-	_      int16
-	file   uint32
-	buf    uint64
-	size   uint64
-	offset int64
-	_      uint64
-	_, _   uint32
+	data    uint64
+	_       [2]uint32
+	command uint16
+	_       int16
+	file    uint32
+	buf     uint64
+	size    uint64
+	offset  int64
+	_       uint64
+	_, _    uint32
 }
+
+// readCommand is what the system calls IOCB_CMD_PREAD.
+const readCommand = 0
 
 // readEvent is what the system calls struct io_event.
 type readEvent struct {
@@ -63,7 +66,7 @@ func newReadQueue(file *os.File, bufs [][]byte) (*readQueue, error) {
 func (q *readQueue) begin(i int, offset, size int64) {
 	r := &q.reads[i]
 	at := uint64(uintptr(unsafe.Pointer(unsafe.SliceData(r.buf))))
-	r.request = readRequest{data: uint64(i), file: uint32(q.file.Fd()), buf: at, size: uint64(size), offset: offset}
+	r.request = readRequest{data: uint64(i), command: readCommand, file: uint32(q.file.Fd()), buf: at, size: uint64(size), offset: offset}
 	request := &r.request
 	submitted, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, q.id, 1, uintptr(unsafe.Pointer(&request)))
 	r.n, r.pending = 0, errno == 0 && submitted == 1
