@@ -38,9 +38,9 @@ func directUpload(t *testing.T, size int) (u *upload, content []byte) {
 func TestHashAhead(t *testing.T) {
 	for _, size := range []int{directAfter - 1, directAfter, directAfter + 1, 9*chunkSize - durable.DirectUnit, 9*chunkSize + durable.DirectUnit, 20*chunkSize + 777} {
 		u, content := directUpload(t, size)
-		for _, free := range []int{maxChunks, chunksEach, 1, 0} {
+		for _, free := range []int{2 * chunksEach, chunksEach, 1, 0} {
 			stock := newChunks()
-			taken := stock.several(maxChunks - free)
+			taken := stock.several(cap(stock.room) - free)
 			r, sum := u.newDirectReader(int64(size)), sha256.New()
 			r.hashAhead(t.Context(), stock, sum)
 			if r.direct != nil && free > 0 && runtime.GOOS == "linux" && r.at != r.units {

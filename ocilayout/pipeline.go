@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash"
 	"io"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,10 +14,11 @@ import (
 const (
 	// chunkSize is the step in which a large body is read, hashed and written.
 	chunkSize = 1 << 20
-	// maxChunks bounds the memory that all uploads together take for that.
-	maxChunks = 16
 	// chunksEach is how many one upload may have, while others get theirs.
 	chunksEach = 4
+	// minUploads and maxUploads bound for how many uploads there are as many, and so the memory that all together take:
+	// there are for one on each core.
+	minUploads, maxUploads = 4, 16
 )
 
 // chunks is a bounded stock of buffers that uploads share.
@@ -30,7 +32,8 @@ type chunks struct {
 }
 
 func newChunks() *chunks {
-	c := &chunks{room: make(chan struct{}, maxChunks), idle: make(chan []byte, maxChunks)}
+	most := chunksEach * min(max(minUploads, runtime.GOMAXPROCS(0)), maxUploads)
+	c := &chunks{room: make(chan struct{}, most), idle: make(chan []byte, most)}
 	c.small.New = func() any {
 		buf := make([]byte, smallUpload)
 		return &buf
@@ -75,7 +78,7 @@ func (c *chunks) make() []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.slab == nil {
-		c.slab = c.newSlab(maxChunks * chunkSize)
+		c.slab = c.newSlab(cap(c.room) * chunkSize)
 	}
 	buf := c.slab[:chunkSize:chunkSize]
 	c.slab = c.slab[chunkSize:]
