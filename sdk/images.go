@@ -122,22 +122,11 @@ func (m *Images) Tags(ctx context.Context, repository string) iter.Seq2[string, 
 }
 
 // Pin writes what references name now into a lock file, which is made if it is not there. What could
-// be resolved is written, what could not is told.
+// be resolved is written, what could not is told. Several may pin into one file at once.
 //
 // Errors: pin.ErrInvalid with file and line; for each reference, why it could not be resolved.
 func (m *Images) Pin(ctx context.Context, lockFile string, references ...string) ([]pin.Change, error) {
-	f, err := pin.Load(lockFile)
-	if err != nil {
-		return nil, err
-	}
-	changes, err := pin.Add(ctx, f, m, references...)
-	if len(changes) == 0 {
-		return nil, err
-	}
-	if saveErr := f.Save(); saveErr != nil {
-		return nil, errors.Join(fmt.Errorf("lock file %s: %w", lockFile, saveErr), err)
-	}
-	return changes, err
+	return pin.AddTo(ctx, lockFile, m, references...)
 }
 
 // VerifyPins compares a lock file with what its references name now: in the layout, or in the remote

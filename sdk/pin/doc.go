@@ -66,8 +66,7 @@
 //
 // # Example
 //
+//	changes, err := pin.AddTo(ctx, "berth.lock", fetcher, "app/hello:v1", "docker.io/alpine:3.20")
 //	f, err := pin.Load("berth.lock")
-//	changes, err := pin.Add(ctx, f, fetcher, "app/hello:v1", "docker.io/alpine:3.20")
-//	err = f.Save()
 //	drifts, err := pin.Verify(ctx, f, fetcher)
 package pin

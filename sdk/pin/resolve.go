@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/durable"
 	"github.com/berthoci/berth/manifest/schema1"
 )
 
@@ -67,6 +69,40 @@ type wish struct {
 func Add(ctx context.Context, f *File, from Fetcher, references ...string) ([]Change, error) {
 	wishes, errs := wishesFor(references)
 	resolve(ctx, from, wishes)
+	return f.add(ctx, wishes, errs)
+}
+
+// AddTo is Add to a lock file on disk, which is made if it is not there, and durable when AddTo returns. Several may
+// run at once, in one process or in many, and what each has pinned is there; on Windows that cannot be promised.
+//
+// Errors: those of Load, before anything is asked for; those of Add, with which what could be resolved is saved.
+func AddTo(ctx context.Context, path string, from Fetcher, references ...string) ([]Change, error) {
+	if _, err := Load(path); err != nil {
+		return nil, err
+	}
+	wishes, errs := wishesFor(references)
+	resolve(ctx, from, wishes)
+	unlock, err := durable.LockDir(ctx, filepath.Dir(path))
+	if err != nil {
+		return nil, join(ctx, append(errs, fmt.Errorf("lock file %s: %w", path, err)))
+	}
+	defer unlock()
+	f, err := Load(path) // others may have changed it meanwhile
+	if err != nil {
+		return nil, err
+	}
+	changes, err := f.add(ctx, wishes, errs)
+	if len(changes) == 0 {
+		return nil, err
+	}
+	if saveErr := f.Save(); saveErr != nil {
+		return nil, errors.Join(fmt.Errorf("lock file %s: %w", path, saveErr), err)
+	}
+	return changes, err
+}
+
+// add sets what was found.
+func (f *File) add(ctx context.Context, wishes []*wish, errs []error) ([]Change, error) {
 	var changes []Change
 	var pins []Pin
 	for _, w := range wishes {

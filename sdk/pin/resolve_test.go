@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -335,5 +339,40 @@ func TestPlatforms(t *testing.T) {
 				t.Errorf("got %v, want the first child for %q", p.Platforms, tt.want)
 			}
 		})
+	}
+}
+
+// Those who pin into one file at once do not undo each other's work, and who finds nothing makes no file.
+func TestAddToAtOnce(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("directories cannot be locked")
+	}
+	const writers = 20
+	from := &registry{manifests: map[string]berth.Manifest{}}
+	for i := range writers {
+		from.manifests[fmt.Sprintf("app/%d:v1", i)] = imageManifest(fmt.Sprint(i))
+	}
+	path := filepath.Join(t.TempDir(), "berth.lock")
+	if _, err := AddTo(t.Context(), path, from, "app/absent:v1"); !errors.Is(err, berth.ErrManifestUnknown) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file was made: %v", err)
+	}
+	var group sync.WaitGroup
+	for i := range writers {
+		group.Go(func() {
+			if _, err := AddTo(t.Context(), path, from, fmt.Sprintf("app/%d:v1", i)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	f, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := len(f.Pins()); got != writers {
+		t.Errorf("%d of %d pins are there", got, writers)
 	}
 }

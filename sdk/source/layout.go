@@ -192,7 +192,7 @@ func (w *layoutWriter) commit(ctx context.Context, root v1.Descriptor) error {
 	if err := checkRoot(ctx, w, root); err != nil {
 		return err
 	}
-	unlock, err := lockIndex(ctx, w.dir.Root())
+	unlock, err := durable.LockDir(ctx, w.path)
 	if err != nil {
 		return err
 	}

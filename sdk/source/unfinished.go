@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/berthoci/berth/internal/durable"
 )
 
 // unownedAfter is how long what is unfinished is left alone without a look at its owner, who may be about to say that
@@ -62,13 +64,13 @@ func isOld(entry fs.DirEntry) bool {
 
 // lockFile takes the lock of a file or a directory.
 //
-// Errors: errHeld, and errors.ErrUnsupported where there are no locks.
+// Errors: those of durable.TryLock.
 func lockFile(dir *os.Root, name string) (*os.File, error) {
 	file, err := dir.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	if err := tryLock(file); err != nil {
+	if err := durable.TryLock(file); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
