@@ -60,7 +60,7 @@ func (w *archiveWriter) open(file string) (err error) {
 		return errIrregular
 	}
 	if w.dir, err = durable.Open(filepath.Dir(file)); err != nil {
-		return err
+		return fmt.Errorf("directory %s: %w", filepath.Dir(file), sayPath(err))
 	}
 	w.base = filepath.Base(file)
 	w.unfinished, err = beginUnfinished(w.dir.Root(), "."+w.base+".", func(name string) error {

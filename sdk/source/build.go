@@ -2,12 +2,15 @@ package source
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"reflect"
 	"runtime"
 	"slices"
@@ -64,6 +67,12 @@ type Layer struct {
 	CreatedBy string
 }
 
+func (i Image) platform() v1.Platform {
+	p := i.Platform
+	p.OS, p.Architecture = cmp.Or(p.OS, "linux"), cmp.Or(p.Architecture, runtime.GOARCH)
+	return p
+}
+
 // Compression is how a layer is compressed.
 type Compression string
 
@@ -81,8 +90,9 @@ type BuildOptions struct {
 	Created time.Time
 	// Annotations of the index, where there are several images.
 	Annotations map[string]string
-	// TempDir is where layers lie until Close; of a program that is killed they stay there. Empty: the system's. On the
-	// file system of a layout they are pushed into it without being copied: cloned, or linked.
+	// TempDir is where layers lie until Close, in a directory that nobody else may enter; that of a program that was
+	// killed goes with the next build. Empty: the system's. On the file system of a layout they are pushed into it
+	// without being copied: cloned, or linked.
 	TempDir string
 }
 
@@ -112,7 +122,7 @@ type built struct {
 	mu     sync.Mutex // guards the fields below
 	root   v1.Descriptor
 	blobs  map[digest.Digest]blob
-	layers []*layerFile
+	temp   *unfinished // where the layers lie; nil: there are none
 	closed bool
 }
 
@@ -169,12 +179,28 @@ func (b *built) Close() error {
 }
 
 func (b *built) discard() error {
-	var errs []error
-	for _, layer := range b.layers {
-		errs = append(errs, layer.remove())
+	if b.temp == nil {
+		return nil
 	}
-	b.layers = nil
-	return errors.Join(errs...)
+	err := errors.Join(b.temp.close(), b.temp.dir.Close())
+	b.temp = nil
+	return err
+}
+
+// layerDir is where layers are made.
+func (b *built) layerDir() (string, error) {
+	at := cmp.Or(b.opts.TempDir, os.TempDir())
+	if b.temp == nil {
+		dir, err := os.OpenRoot(at)
+		if err != nil {
+			return "", err
+		}
+		b.temp, err = beginUnfinished(dir, "berth-layers-", func(name string) error { return dir.Mkdir(name, 0o700) })
+		if err != nil {
+			return "", errors.Join(err, dir.Close())
+		}
+	}
+	return filepath.Join(at, b.temp.name), nil
 }
 
 func (b *built) make(ctx context.Context) (v1.Descriptor, error) {
@@ -189,7 +215,7 @@ func (b *built) make(ctx context.Context) (v1.Descriptor, error) {
 			err = fmt.Errorf("another one is for %s too: nobody could choose it", manifest.FormatPlatform(*desc.Platform))
 		}
 		if err != nil {
-			return desc, fmt.Errorf("build image %d: %w", i, err)
+			return desc, fmt.Errorf("build image %d, for %s: %w", i, manifest.FormatPlatform(image.platform()), err)
 		}
 		index.Manifests = append(index.Manifests, desc)
 	}
@@ -211,12 +237,7 @@ func (b *built) put(mediaType string, doc any) (v1.Descriptor, error) {
 }
 
 func (b *built) makeImage(ctx context.Context, image Image) (v1.Descriptor, error) {
-	if image.Platform.OS == "" {
-		image.Platform.OS = "linux"
-	}
-	if image.Platform.Architecture == "" {
-		image.Platform.Architecture = runtime.GOARCH
-	}
+	image.Platform = image.platform()
 	m, config, err := b.begin(ctx, image)
 	if err != nil {
 		return v1.Descriptor{}, err
@@ -283,22 +304,23 @@ func (b *built) readBase(ctx context.Context, image Image) (m v1.Manifest, confi
 
 // makeLayers makes layers side by side.
 func (b *built) makeLayers(ctx context.Context, layers []Layer) ([]*layerFile, error) {
+	if len(layers) == 0 {
+		return nil, nil
+	}
+	dir, err := b.layerDir()
+	if err != nil {
+		return nil, err
+	}
 	made := make([]*layerFile, len(layers))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for i, layer := range layers {
 		group.Go(func() (err error) {
-			if made[i], err = makeLayer(ctx, layer, b.opts); err != nil {
+			if made[i], err = makeLayer(ctx, layer, dir, b.opts); err != nil {
 				return fmt.Errorf("layer %d: %w", i, err)
 			}
 			return nil
 		})
 	}
-	err := group.Wait()
-	for _, layer := range made {
-		if layer != nil {
-			b.layers = append(b.layers, layer)
-		}
-	}
-	return made, err
+	return made, group.Wait()
 }

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -257,6 +258,25 @@ func TestBuildIsOver(t *testing.T) {
 	must(t, src.Close())
 	if _, err := src.Root(t.Context()); err == nil {
 		t.Error("it is built once more")
+	}
+	must(t, src.Close())
+}
+
+// What is in a layer may be nobody else's business.
+func TestLayersLieWhereNobodyElseMayLook(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("modes are not kept here")
+	}
+	temp := t.TempDir()
+	src := source.Build(&source.BuildOptions{TempDir: temp}, source.Image{Layers: []source.Layer{{FS: someFiles()}}})
+	_, err := src.Root(t.Context())
+	must(t, err)
+	made, err := os.ReadDir(temp)
+	if err != nil || len(made) != 1 {
+		t.Fatalf("got %v, %v", made, err)
+	}
+	if info, err := made[0].Info(); err != nil || info.Mode() != fs.ModeDir|0o700 {
+		t.Errorf("got %v, %v", info.Mode(), err)
 	}
 	must(t, src.Close())
 }

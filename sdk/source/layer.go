@@ -12,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -40,13 +41,6 @@ func (l *layerFile) open() (io.ReadCloser, error) {
 	return layerContent{rootFile{file, l.path}, l.temporary}, nil
 }
 
-func (l *layerFile) remove() error {
-	if !l.temporary {
-		return nil
-	}
-	return os.Remove(l.path)
-}
-
 // layerContent is a layer's file, which nobody changes if it was made here.
 type layerContent struct {
 	rootFile
@@ -59,7 +53,8 @@ func (c layerContent) LocalFile() (berth.LocalFile, bool) {
 	return at, ok
 }
 
-func makeLayer(ctx context.Context, layer Layer, opts BuildOptions) (*layerFile, error) {
+// makeLayer makes a layer in a file of a directory, which its caller removes.
+func makeLayer(ctx context.Context, layer Layer, dir string, opts BuildOptions) (*layerFile, error) {
 	switch {
 	case layer.UID < 0 || layer.GID < 0:
 		return nil, fmt.Errorf("its owner %d:%d: want no negative numbers", layer.UID, layer.GID)
@@ -75,18 +70,16 @@ func makeLayer(ctx context.Context, layer Layer, opts BuildOptions) (*layerFile,
 	if err != nil {
 		return nil, err
 	}
-	temp, err := os.CreateTemp(opts.TempDir, "berth-layer-")
+	temp, err := os.CreateTemp(dir, "layer-")
 	if err != nil {
 		return nil, err
 	}
+	defer temp.Close()
 	if err := temp.Chmod(0o644); err != nil { // as a blob of the layout that it may become
-		return nil, errors.Join(err, temp.Close(), os.Remove(temp.Name()))
+		return nil, err
 	}
 	made, err := writeLayer(ctx, temp, tree, layer, opts)
-	if err = errors.Join(err, temp.Close()); err != nil {
-		return nil, errors.Join(err, os.Remove(temp.Name()))
-	}
-	return made, nil
+	return made, errors.Join(err, temp.Close())
 }
 
 var layerTypes = map[Compression]string{None: v1.MediaTypeImageLayer, Gzip: v1.MediaTypeImageLayerGzip, Zstd: v1.MediaTypeImageLayerZstd}
@@ -192,7 +185,7 @@ func gatherTree(ctx context.Context, layer Layer) (map[string]node, error) {
 	tree := map[string]node{}
 	if layer.FS != nil {
 		if err := gatherFS(ctx, tree, layer.FS, "", layer.At); err != nil {
-			return nil, fmt.Errorf("its FS: %w", err)
+			return nil, fmt.Errorf("its FS%s: %w", nameOf(layer.FS), err)
 		}
 	}
 	taken := map[string]string{}
@@ -217,6 +210,14 @@ func gatherTree(ctx context.Context, layer Layer) (map[string]node, error) {
 		}
 	}
 	return tree, checkTree(tree)
+}
+
+// nameOf is the directory of os.DirFS, which tells it in no other way.
+func nameOf(fsys fs.FS) string {
+	if v := reflect.ValueOf(fsys); v.Kind() == reflect.String {
+		return " " + v.String()
+	}
+	return ""
 }
 
 // checkTree refuses what lies below a file: no program could unpack it.
@@ -322,7 +323,7 @@ func compress(to io.Writer, how Compression) (io.WriteCloser, error) {
 	case Zstd:
 		return zstd.NewWriter(to, zstd.WithEncoderConcurrency(1)) // with one, the same bytes on all machines
 	}
-	return nil, fmt.Errorf("compression %.20q: %w: want none, gzip or zstd", how, berth.ErrUnsupported)
+	return nil, fmt.Errorf("compression %.20q: %w: want %q, %q, or none, which is empty", how, berth.ErrUnsupported, Gzip, Zstd)
 }
 
 type plainWriter struct{ io.Writer }

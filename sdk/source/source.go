@@ -106,6 +106,9 @@ func Split(text string) (form, path, name string, err error) {
 func Layout(dir, name string) Source {
 	return &files{what: FormLayout + ":" + dir, name: name, open: func(context.Context) (fs.FS, io.Closer, error) {
 		root, err := os.OpenRoot(dir)
+		if info, statErr := os.Stat(dir); err != nil && statErr == nil && info.Mode().IsRegular() {
+			err = fmt.Errorf("%w: it is a file, which %s: or %s: reads", berth.ErrLayoutInvalid, FormArchive, FormDocker)
+		}
 		if err != nil {
 			return nil, nil, err
 		}
@@ -283,10 +286,13 @@ func (f *files) readJSON(ctx context.Context, name string, read func(*json.Decod
 	if err == nil && decoder.More() {
 		err = errors.New("something follows its end")
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w: its %s does not parse: %w", f.what, berth.ErrLayoutInvalid, name, err)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", f.what, ctx.Err())
+	}
+	return fmt.Errorf("%s: %w: its %s does not parse: %w", f.what, berth.ErrLayoutInvalid, name, err)
 }
 
 // openFile opens a regular file. What it is, is asked first: to open a pipe would be to wait for

@@ -1,6 +1,8 @@
 package source_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -292,5 +294,44 @@ func TestCloseIsNoEnd(t *testing.T) {
 		}
 		must(t, src.Close())
 		must(t, src.Close())
+	}
+}
+
+// Who is not waited for any more is not told that an image is damaged.
+func TestACancelledReading(t *testing.T) {
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	files, _ := oneImage()
+	for _, src := range []source.Source{source.Layout(files.dir(t), ""), source.Archive(file(t, pack(t, files.entries()...)), "")} {
+		_, err := src.Root(over)
+		if !errors.Is(err, context.Canceled) || errors.Is(err, berth.ErrLayoutInvalid) {
+			t.Errorf("got %v", err)
+		}
+		must(t, src.Close())
+	}
+}
+
+// What ends within the head of its compression is as damaged as what ends later.
+func TestACompressedArchiveCutShort(t *testing.T) {
+	files, _ := oneImage()
+	var whole bytes.Buffer
+	to := gzip.NewWriter(&whole)
+	_, err := to.Write(pack(t, files.entries()...))
+	must(t, errors.Join(err, to.Close()))
+	for size := range 40 {
+		for _, open := range []func(file, name string) source.Source{source.Archive, source.DockerArchive} {
+			src := open(file(t, whole.Bytes()[:size]), "")
+			if _, err := src.Root(t.Context()); !errors.Is(err, source.ErrArchive) {
+				t.Errorf("%d bytes: got %v", size, err)
+			}
+			must(t, src.Close())
+		}
+	}
+}
+
+func TestALayoutThatIsAFile(t *testing.T) {
+	_, err := source.Layout(file(t, []byte("a file")), "").Root(t.Context())
+	if !errors.Is(err, berth.ErrLayoutInvalid) || !strings.Contains(err.Error(), "oci-archive:") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -131,7 +131,11 @@ func decompress(from *bufio.Reader) (io.ReadCloser, error) {
 	case "":
 		return io.NopCloser(from), nil
 	case "gzip":
-		return gzip.NewReader(from)
+		decoder, err := gzip.NewReader(from)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w: %w", ErrArchive, errDamaged, err)
+		}
+		return decoder, nil
 	case "zstd":
 		decoder, err := zstd.NewReader(from, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(1))
 		if err != nil {
@@ -142,6 +146,8 @@ func decompress(from *bufio.Reader) (io.ReadCloser, error) {
 		return nil, fmt.Errorf("%w: it is compressed with %s; decompress it first", ErrArchive, program)
 	}
 }
+
+var errDamaged = errors.New("it is damaged, or cut short")
 
 // counted counts what is read.
 type counted struct {
@@ -168,7 +174,7 @@ func (u *unpacking) Read(p []byte) (int, error) {
 		return n, fmt.Errorf("%w: it becomes more than %d times as large when it is decompressed; decompress it first if that is meant", ErrArchive, maxRatio)
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = fmt.Errorf("%w: it is damaged, or cut short: %w", ErrArchive, err)
+		err = fmt.Errorf("%w: %w: %w", ErrArchive, errDamaged, err)
 	}
 	return n, err
 }
