@@ -15,7 +15,8 @@ import (
 
 // Fail answers the nth request that is meant, from now on, with a status of 400 to 599 and the error body that a registry
 // sends with it. The registry does not get the request. The first one is 1; 0 is each of them. Where the status is 0,
-// the connection is cut instead; net/http by itself sends a GET once more whose kept connection was cut.
+// the connection is cut instead; net/http by itself sends a GET once more whose kept connection was cut. Where several
+// mean one request, each counts it, and the last that was set decides.
 func (r *Registry) Fail(which Match, nth, status int) {
 	r.tb.Helper()
 	if status != 0 && (status < 400 || status > 599) {
@@ -36,8 +37,12 @@ func (r *Registry) Cut(which Match, nth int, after int64) {
 }
 
 // Slow keeps all requests waiting that are meant, from now on, before anything is done with them. Of several delays the
-// last counts that was set.
+// last counts that was set; 0 is none.
 func (r *Registry) Slow(which Match, delay time.Duration) {
+	r.tb.Helper()
+	if delay < 0 {
+		r.tb.Fatalf("berthtest: Slow by %s: want 0 or more", delay)
+	}
 	r.change(which, 0, func(e *effect) { e.delay = delay })
 }
 

@@ -29,6 +29,9 @@ func (r *Registry) RequireBasic(user, password string) { r.front.gate.set(user, 
 // what it was asked for. Those that were given before are not good any more.
 func (r *Registry) RequireToken(user, password string) { r.front.gate.set(user, password, true) }
 
+// RequireNothing lets all come from now on who want to, as it was in the beginning.
+func (r *Registry) RequireNothing() { r.front.gate.open() }
+
 // ExpireTokens ends all tokens that were given: who has one needs another.
 func (r *Registry) ExpireTokens() { r.front.gate.expire() }
 
@@ -51,6 +54,12 @@ func (g *gate) set(user, password string, tokens bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.user, g.password, g.isShut, g.tokens, g.given = user, password, true, tokens, map[string]token{}
+}
+
+func (g *gate) open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.user, g.password, g.isShut, g.tokens = "", "", false, false
 }
 
 func (g *gate) credentials() (user, password string) {

@@ -58,6 +58,10 @@ func TestClientsLogIn(t *testing.T) {
 			t.Errorf("%s: the test itself: %v, %v", what, got, err)
 		}
 		pushThrough(t, registry)
+		registry.RequireNothing()
+		if _, err := client("", "").Resolve(t.Context(), registry.Host()+"/app:v1"); err != nil {
+			t.Errorf("%s: open again: %v", what, err)
+		}
 	}
 }
 

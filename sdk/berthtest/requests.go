@@ -27,18 +27,18 @@ type Request struct {
 type Match func(Request) bool
 
 // On means requests by their path, or by METHOD and path with a space between them. A star stands for any text, slashes
-// too: "PUT /v2/*/manifests/*", "GET *", "/v2/team/*". GET does not mean HEAD. It panics for a path that begins
-// with neither a slash nor a star.
+// too, or for any method: "PUT /v2/*/manifests/*", "GET *", "/v2/team/*". GET does not mean HEAD. It panics for a path
+// that begins with neither a slash nor a star, and for a method that is not in upper case: no request would be meant.
 func On(pattern string) Match {
 	method, path, given := strings.Cut(pattern, " ")
 	if !given {
-		method, path = "", pattern
+		method, path = "*", pattern
 	}
-	if !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "*") {
+	if !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "*") || method == "" || method != strings.ToUpper(method) {
 		panic("berthtest: pattern " + pattern + ": want PATH or METHOD PATH, like \"GET /v2/*/blobs/*\"")
 	}
 	parts := strings.Split(path, "*")
-	return func(r Request) bool { return (method == "" || method == r.Method) && matches(parts, r.Path) }
+	return func(r Request) bool { return (method == "*" || method == r.Method) && matches(parts, r.Path) }
 }
 
 // matches reports whether a path consists of these parts, with any text between them.

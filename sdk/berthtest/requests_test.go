@@ -19,6 +19,8 @@ func TestOn(t *testing.T) {
 		{"GET /v2/", "/v2/", true},
 		{"HEAD /v2/", "/v2/", false},
 		{"GET *", "/anything", true},
+		{"* /v2/", "/v2/", true},
+		{"* /v2/", "/v2/app", false},
 		{"*", "", true},
 		{"/v2/*/blobs/*", "/v2/team/app/blobs/sha256:0", true},
 		{"/v2/*/blobs/*", "/v2/team/app/manifests/v1", false},
@@ -37,7 +39,7 @@ func TestOn(t *testing.T) {
 }
 
 func TestOnPanicsForWhatMeansNothing(t *testing.T) {
-	for _, pattern := range []string{"", "GET", "v2/app", "GET  /v2/"} {
+	for _, pattern := range []string{"", "GET", "v2/app", "GET  /v2/", "get /v2/", " /v2/"} {
 		func() {
 			defer func() {
 				if recover() == nil {
