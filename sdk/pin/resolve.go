@@ -67,9 +67,9 @@ type wish struct {
 // not be normalised; one that also has a digest must name that. What could be resolved is set, and
 // the error joins what could not. Add does not save.
 func Add(ctx context.Context, f *File, from Fetcher, references ...string) ([]Change, error) {
-	wishes, errs := wishesFor(references)
-	resolve(ctx, from, wishes)
-	return f.add(ctx, wishes, errs)
+	found, err := find(ctx, from, references)
+	changes, setErr := f.add(found)
+	return changes, errors.Join(err, setErr)
 }
 
 // AddTo is Add to a lock file on disk, which is made if it is not there, and durable when AddTo returns. Several may
@@ -80,44 +80,60 @@ func AddTo(ctx context.Context, path string, from Fetcher, references ...string)
 	if _, err := Load(path); err != nil {
 		return nil, err
 	}
-	wishes, errs := wishesFor(references)
-	resolve(ctx, from, wishes)
-	unlock, err := durable.LockDir(ctx, filepath.Dir(path))
-	if err != nil {
-		return nil, join(ctx, append(errs, fmt.Errorf("lock file %s: %w", path, err)))
-	}
-	defer unlock()
-	f, err := Load(path) // others may have changed it meanwhile
-	if err != nil {
+	found, err := find(ctx, from, references)
+	if len(found) == 0 {
 		return nil, err
 	}
-	changes, err := f.add(ctx, wishes, errs)
-	if len(changes) == 0 {
-		return nil, err
-	}
-	if saveErr := f.Save(); saveErr != nil {
-		return nil, errors.Join(fmt.Errorf("lock file %s: %w", path, saveErr), err)
-	}
-	return changes, err
+	changes, saveErr := save(ctx, path, found)
+	return changes, errors.Join(err, saveErr)
 }
 
-// add sets what was found.
-func (f *File) add(ctx context.Context, wishes []*wish, errs []error) ([]Change, error) {
+// save sets pins in a lock file, which others may have changed since it was last looked at.
+func save(ctx context.Context, path string, pins []Pin) ([]Change, error) {
+	unlock, err := durable.LockDir(ctx, filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("lock file %s: %w", path, err)
+	}
+	defer unlock()
+	f, err := Load(path)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := f.add(pins)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Save(); err != nil {
+		return nil, fmt.Errorf("lock file %s: %w", path, err)
+	}
+	return changes, nil
+}
+
+// add sets pins, and tells what that changes.
+func (f *File) add(pins []Pin) ([]Change, error) {
 	var changes []Change
-	var pins []Pin
-	for _, w := range wishes {
-		if w.err != nil {
-			errs = append(errs, w.err)
-			continue
-		}
-		old, _ := f.Pin(w.key)
-		pins = append(pins, w.found)
-		changes = append(changes, Change{Reference: w.key, Old: old.Digest, New: w.found.Digest})
+	for _, p := range pins {
+		old, _ := f.Pin(p.Reference)
+		changes = append(changes, Change{Reference: p.Reference, Old: old.Digest, New: p.Digest})
 	}
 	if err := f.set(pins); err != nil {
-		return nil, join(ctx, append(errs, err))
+		return nil, err
 	}
-	return changes, join(ctx, errs)
+	return changes, nil
+}
+
+// find is what references name now, in their order. What could not be found is told.
+func find(ctx context.Context, from Fetcher, references []string) (found []Pin, err error) {
+	wishes, errs := wishesFor(references)
+	resolve(ctx, from, wishes)
+	for _, w := range wishes {
+		if w.err == nil {
+			found = append(found, w.found)
+		} else {
+			errs = append(errs, w.err)
+		}
+	}
+	return found, join(ctx, errs)
 }
 
 // wishesFor makes one wish for each reference, however often and in what spelling it is named.
