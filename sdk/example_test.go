@@ -104,10 +104,10 @@ func ExampleRegistry_Push() {
 		log.Fatal(err)
 	}
 	fmt.Println(pushed.Descriptor.Digest.Encoded()[:12], pushed.Tags)
-	fmt.Println("blobs that were there:", pushed.Stats.Existing)
+	fmt.Println("all was there:", pushed.Stats.Unchanged())
 	// Output:
 	// 1ccb399e44f3 [v2 latest]
-	// blobs that were there: 1
+	// all was there: true
 }
 
 func ExampleRegistry_Pull() {

@@ -38,7 +38,7 @@ type Action string
 
 // The actions.
 const (
-	// Existing: it was there, nothing was sent.
+	// Existing: it was there. A root is put all the same, which sets its names.
 	Existing Action = "existing"
 	// Mounted: another repository of the target has it, nothing was sent.
 	Mounted = Action(berth.Mounted)
@@ -81,6 +81,9 @@ type Stats struct {
 	// LocalBytes came from files of this machine.
 	LocalBytes int64 `json:"localBytes,omitempty"`
 }
+
+// Unchanged reports that all was there already: nothing came or went, though names may have been set.
+func (s Stats) Unchanged() bool { return s.Mounted+s.Sent+s.Cloned+s.Copied+s.Linked == 0 }
 
 // add sums up two copies.
 func (s Stats) add(o Stats) Stats {
@@ -241,29 +244,35 @@ func (c *copier) copyBlob(ctx context.Context, desc v1.Descriptor) error {
 	return err
 }
 
-// copyManifests pushes the root even where it is there: its names may not point to it.
+// copyManifests puts the root even where it is there: its names may not point to it.
 func (c *copier) copyManifests(ctx context.Context) error {
 	for i, m := range c.manifests {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		root := i == len(c.manifests)-1
-		if !root {
-			there, err := c.to.Has(ctx, m.Descriptor)
-			if err != nil {
-				return fmt.Errorf("manifest %s: %w", m.Descriptor.Digest, err)
-			}
-			if there {
-				c.done(m.Descriptor, Existing)
-				continue
-			}
-		}
-		if err := c.put(ctx, m, root); err != nil {
+		if err := c.copyManifest(ctx, m, i == len(c.manifests)-1); err != nil {
 			return fmt.Errorf("manifest %s: %w", m.Descriptor.Digest, err)
 		}
-		c.done(m.Descriptor, Sent)
 	}
 	return nil
+}
+
+// copyManifest asks for a root only where all below it was there: else it is a new one.
+func (c *copier) copyManifest(ctx context.Context, m berth.Manifest, root bool) (err error) {
+	action, there := Sent, false
+	if !root || c.stats.Unchanged() {
+		there, err = c.to.Has(ctx, m.Descriptor)
+	}
+	if there {
+		action = Existing
+	}
+	if err == nil && (root || !there) {
+		err = c.put(ctx, m, root)
+	}
+	if err == nil {
+		c.done(m.Descriptor, action)
+	}
+	return err
 }
 
 func (c *copier) put(ctx context.Context, m berth.Manifest, root bool) error {
