@@ -15,8 +15,11 @@ import (
 // Errors: ErrHeld; errors.ErrUnsupported where there are no such locks.
 func TryLock(f *os.File) error {
 	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
+	switch {
+	case errors.Is(err, unix.EWOULDBLOCK), errors.Is(err, unix.EINTR):
 		return ErrHeld
+	case errors.Is(err, unix.ENOLCK): // of a network file system whose server has no locks
+		return errors.Join(errors.ErrUnsupported, err)
 	}
 	return err
 }

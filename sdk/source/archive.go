@@ -63,7 +63,7 @@ func (w *archiveWriter) open(file string) (err error) {
 		return fmt.Errorf("directory %s: %w", filepath.Dir(file), sayPath(err))
 	}
 	w.base = filepath.Base(file)
-	w.unfinished, err = beginUnfinished(w.dir.Root(), "."+w.base+".", func(name string) error {
+	w.unfinished, err = beginUnfinished(w.dir.Root(), 0, "."+w.base+".", func(name string) error {
 		w.temp, err = w.dir.Root().OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
 		return err
 	})

@@ -195,7 +195,7 @@ func (b *built) layerDir() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		b.temp, err = beginUnfinished(dir, "berth-layers-", func(name string) error { return dir.Mkdir(name, 0o700) })
+		b.temp, err = beginUnfinished(dir, fs.ModeDir, "berth-layers-", func(name string) error { return dir.Mkdir(name, 0o700) })
 		if err != nil {
 			return "", errors.Join(err, dir.Close())
 		}

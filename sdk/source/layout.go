@@ -60,8 +60,12 @@ func (w *layoutWriter) open() (err error) {
 	if _, err := w.readIndex(); err != nil {
 		return err
 	}
-	w.stage, err = beginUnfinished(w.dir.Root(), ".partial-", func(name string) error { return w.dir.Root().Mkdir(name, 0o700) })
-	return sayPath(err)
+	w.stage, err = beginUnfinished(w.dir.Root(), fs.ModeDir, ".partial-", func(name string) error { return w.dir.Root().Mkdir(name, 0o700) })
+	if err != nil {
+		return sayPath(err)
+	}
+	w.dir.Temp = w.stage.name
+	return nil
 }
 
 // checkVersion refuses a layout of a kind that is not known here. Where there is none yet, all is

@@ -51,7 +51,9 @@ func TestTheNextWriterRemovesWhatADeadOneLeft(t *testing.T) {
 	layout, archive := filepath.Join(dir, "layout"), filepath.Join(dir, "image.tar")
 	random := rand.Text()
 	left := []string{filepath.Join(layout, ".partial-"+random, "blob"), filepath.Join(dir, ".image.tar."+random)}
-	kept := []string{filepath.Join(layout, ".partial-by-hand"), filepath.Join(dir, ".image.tar.old"), filepath.Join(dir, ".other.tar."+random)}
+	kept := []string{filepath.Join(layout, ".partial-by-hand"), filepath.Join(dir, ".image.tar.old"), filepath.Join(dir, ".other.tar."+random),
+		filepath.Join(layout, ".partial-"+rand.Text()), filepath.Join(dir, ".image.tar."+rand.Text(), "of another kind"),
+		filepath.Join(dir, ".image.tar.2024-01-01T00:00:00.000000")}
 	for _, name := range slices.Concat(left, kept) {
 		write(t, name, "half of an image")
 	}
@@ -76,10 +78,10 @@ func TestTheNextWriterRemovesWhatADeadOneLeft(t *testing.T) {
 	}
 }
 
-// age makes all files of a directory an hour old.
+// age makes all files of a directory a day old.
 func age(t *testing.T, dir string) {
 	t.Helper()
-	old := time.Now().Add(-time.Hour)
+	old := time.Now().Add(-24 * time.Hour)
 	must(t, filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
 		return errors.Join(err, os.Chtimes(name, old, old))
 	}))

@@ -11,9 +11,9 @@ import (
 	"github.com/berthoci/berth/internal/durable"
 )
 
-// unownedAfter is how long what is unfinished is left alone without a look at its owner, who may be about to say that
-// it is.
-const unownedAfter = time.Minute
+// unownedAfter is how long what is unfinished is left alone: its owner may be about to lock it, or on another machine, whose
+// locks are not seen here.
+const unownedAfter = time.Hour
 
 // unfinished is a file or a directory that something is written into before it is shown, and a lock on it, which tells
 // that its writer lives.
@@ -23,15 +23,18 @@ type unfinished struct {
 	lock *os.File // nil: nothing can be locked here
 }
 
-// beginUnfinished makes it, with a name that begins in some way. What has such a name and a writer who was killed
-// is removed.
-func beginUnfinished(dir *os.Root, prefix string, begin func(name string) error) (*unfinished, error) {
-	removeUnowned(dir, prefix)
+// beginUnfinished makes it, of a kind (fs.ModeDir, or 0 for a file), with a name that begins in some way. What is such a
+// one too, and has a writer who was killed, is removed.
+func beginUnfinished(dir *os.Root, kind fs.FileMode, prefix string, begin func(name string) error) (*unfinished, error) {
+	removeUnowned(dir, kind, prefix)
 	u := &unfinished{dir: dir, name: prefix + rand.Text()}
-	if err := begin(u.name); err != nil {
+	err := begin(u.name)
+	if err != nil {
 		return nil, err
 	}
-	u.lock, _ = lockFile(dir, u.name)
+	if u.lock, err = lockFile(dir, u.name); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return nil, errors.Join(err, u.close())
+	}
 	return u, nil
 }
 
@@ -43,11 +46,11 @@ func (u *unfinished) close() error {
 	return u.dir.RemoveAll(u.name)
 }
 
-func removeUnowned(dir *os.Root, prefix string) {
+func removeUnowned(dir *os.Root, kind fs.FileMode, prefix string) {
 	entries, _ := fs.ReadDir(dir.FS(), ".")
 	for _, entry := range entries {
 		random, ok := strings.CutPrefix(entry.Name(), prefix)
-		if !ok || len(random) != len(rand.Text()) || !isOld(entry) {
+		if !ok || entry.Type() != kind || !isRandom(random) || !isOld(entry) {
 			continue
 		}
 		if lock, err := lockFile(dir, entry.Name()); err == nil {
@@ -57,9 +60,15 @@ func removeUnowned(dir *os.Root, prefix string) {
 	}
 }
 
+// isRandom reports whether a text may be one of rand.Text, whose letters are those of base32 (RFC 4648, section 6).
+func isRandom(text string) bool {
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+	return len(text) == len(rand.Text()) && strings.Trim(text, letters) == ""
+}
+
 func isOld(entry fs.DirEntry) bool {
 	info, err := entry.Info()
-	return err == nil && (info.IsDir() || info.Mode().IsRegular()) && time.Since(info.ModTime()) > unownedAfter
+	return err == nil && time.Since(info.ModTime()) > unownedAfter
 }
 
 // lockFile takes the lock of a file or a directory.
