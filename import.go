@@ -11,9 +11,9 @@ import (
 type Importer interface {
 	// ImportBlob stores the bytes that from names. The registry makes a file of its own of them, and hashes that:
 	// whatever becomes of the original meanwhile, what is stored is what d says, or nothing is. Where another of its
-	// repositories has the blob, it is taken from there, and from is not looked at: a zero one asks for that alone.
+	// repositories has the blob, it is taken from there, and no file is looked at: from without a Path asks for that alone.
 	//
-	// Errors: ErrDigestInvalid; ErrUnsupported, with the reason, for a file that is not taken, because it is another
+	// Errors: ErrDigestInvalid, also where the blob is there and has not from.Size bytes; ErrUnsupported, with the reason, for a file that is not taken, because it is another
 	// one than its caller has seen, or another user's, or none. Its bytes may be uploaded then.
 	ImportBlob(ctx context.Context, d digest.Digest, from LocalFile) (ImportMethod, error)
 }

@@ -26,7 +26,7 @@ func (r *repository) ImportBlob(ctx context.Context, d digest.Digest, from berth
 	case err != nil:
 		return "", err
 	case mounted:
-		return berth.Mounted, nil
+		return berth.Mounted, r.hasSize(ctx, d, from.Size)
 	case from.Path == "":
 		return "", fmt.Errorf("%w: no repository has the blob, and no file is named", berth.ErrUnsupported)
 	}
@@ -52,6 +52,15 @@ func (r *repository) ImportBlob(ctx context.Context, d digest.Digest, from berth
 		return "", fmt.Errorf("file %s: %w", from.Path, err)
 	}
 	return method, nil
+}
+
+// hasSize refuses what was meant to be a blob of another size.
+func (r *repository) hasSize(ctx context.Context, d digest.Digest, size int64) error {
+	stat, err := r.StatBlob(ctx, d)
+	if err == nil && stat.Size != size {
+		err = fmt.Errorf("%w: %d bytes were meant, what has this digest has %d", berth.ErrDigestInvalid, size, stat.Size)
+	}
+	return err
 }
 
 var (

@@ -1,7 +1,10 @@
 package sdk_test
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +13,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/manifest"
 	"github.com/berthoci/berth/sdk"
 	"github.com/berthoci/berth/sdk/source"
 	"github.com/berthoci/berth/sdk/sync"
@@ -212,5 +216,41 @@ func TestABlobOfAnotherRepositoryIsTakenFromThere(t *testing.T) {
 	must(t, err)
 	if s := pushed.Stats; s.Mounted != 1 || s.LocalBytes != 0 {
 		t.Errorf("got %+v, want the layer to be mounted", s)
+	}
+}
+
+// fetcher is another image's content, under another manifest.
+type fetcher struct {
+	source.Source
+	raw string
+}
+
+func (f fetcher) Fetch(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, error) {
+	if desc.Digest == describe(f.raw).Digest {
+		return io.NopCloser(strings.NewReader(f.raw)), nil
+	}
+	return f.Source.Fetch(ctx, desc)
+}
+
+// That a blob is there makes no image whole that means another one.
+func TestASizeThatLiesAboutWhatIsThere(t *testing.T) {
+	registry := open(t, sdk.Options{})
+	built := build(t, large)
+	from := built.source()
+	defer from.Close()
+	_, err := registry.Push(t.Context(), from, "first:v1", nil)
+	must(t, err)
+	m := manifestOf(t, from, built.root)
+	m.Layers[0].Size++
+	raw, err := json.Marshal(m)
+	must(t, err)
+	lying := source.New(manifest.Descriptor(m.MediaType, raw), fetcher{from, string(raw)})
+	for _, name := range []string{"first:lie", "second:lie"} {
+		_, err := registry.Push(t.Context(), lying, name, nil)
+		wantErr(t, name, err, berth.ErrDigestInvalid)
+		_, err = registry.Resolve(t.Context(), name)
+		if err == nil {
+			t.Errorf("%s is there", name)
+		}
 	}
 }

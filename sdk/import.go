@@ -29,7 +29,7 @@ func (t *layoutTarget) PutBlob(ctx context.Context, desc v1.Descriptor, open fun
 	if desc.Size < minImport {
 		return t.Target.PutBlob(ctx, desc, open)
 	}
-	action, err := t.importFrom(ctx, desc, berth.LocalFile{}) // before the source is asked, which may be far away
+	action, err := t.importFrom(ctx, desc, berth.LocalFile{Size: desc.Size}) // before the source is asked, which may be far away
 	if errors.Is(err, berth.ErrUnsupported) {
 		action, err = t.take(ctx, desc, open)
 	}

@@ -24,33 +24,39 @@ func ToRepository(repo *remote.Repository, tags []string, known *Known) Target {
 // rather than sent again. Its zero value is empty; its methods may run at once.
 type Known struct {
 	mu sync.Mutex // guards the fields below
-	in map[digest.Digest]string
+	in map[blobKey]string
+}
+
+// blobKey is what is known: a descriptor may lie about a size.
+type blobKey struct {
+	digest digest.Digest
+	size   int64
 }
 
 // maxKnown bounds what is remembered: enough for thousands of images.
 const maxKnown = 1 << 18
 
-func (k *Known) remember(d digest.Digest, repository string) {
+func (k *Known) remember(desc v1.Descriptor, repository string) {
 	if k == nil {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.in == nil {
-		k.in = map[digest.Digest]string{}
+		k.in = map[blobKey]string{}
 	}
 	if len(k.in) < maxKnown {
-		k.in[d] = repository
+		k.in[blobKey{desc.Digest, desc.Size}] = repository
 	}
 }
 
-func (k *Known) repositoryOf(d digest.Digest) string {
+func (k *Known) repositoryOf(desc v1.Descriptor) string {
 	if k == nil {
 		return ""
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.in[d]
+	return k.in[blobKey{desc.Digest, desc.Size}]
 }
 
 type repositoryTarget struct {
@@ -66,10 +72,11 @@ func (t *repositoryTarget) Has(ctx context.Context, desc v1.Descriptor) (bool, e
 	}
 	stat, err := t.repo.StatBlob(ctx, desc.Digest)
 	there, err := found(err, berth.ErrBlobUnknown)
+	there = there && stat.Size == desc.Size
 	if there {
-		t.known.remember(desc.Digest, t.repo.Name())
+		t.known.remember(desc, t.repo.Name())
 	}
-	return there && stat.Size == desc.Size, err
+	return there, err
 }
 
 // found tells absence from failure. A repository that does not exist yet has nothing. That it may not
@@ -83,7 +90,7 @@ func found(err error, absent error) (bool, error) {
 }
 
 func (t *repositoryTarget) PutBlob(ctx context.Context, desc v1.Descriptor, open func() (io.ReadCloser, error)) (Action, error) {
-	if from := t.known.repositoryOf(desc.Digest); from != "" && from != t.repo.Name() {
+	if from := t.known.repositoryOf(desc); from != "" && from != t.repo.Name() {
 		mounted, err := t.mount(ctx, desc, from)
 		if mounted || err != nil {
 			return Mounted, err
@@ -92,7 +99,7 @@ func (t *repositoryTarget) PutBlob(ctx context.Context, desc v1.Descriptor, open
 	if err := t.repo.PushBlob(ctx, desc, open); err != nil {
 		return "", err
 	}
-	t.known.remember(desc.Digest, t.repo.Name())
+	t.known.remember(desc, t.repo.Name())
 	return Sent, nil
 }
 
