@@ -18,6 +18,9 @@ const (
 	// for. A slower one than directRate, in bytes a second, is written to through the system's memory.
 	directTrial = 16 << 20
 	directRate  = 400 << 20
+	// aheadAfter is from how many bytes on a file is read ahead by a queue: for a smaller one it is not worth what it
+	// takes to give the queue back, which a layout that is closed waits for.
+	aheadAfter = 128 << 20
 )
 
 // direct is how an upload writes past the system's memory.
@@ -108,16 +111,17 @@ func (r *directReader) Read(p []byte) (n int, err error) {
 
 // hashAhead hashes a file while more of it is being read, as far as that goes. What it leaves is there to be read.
 func (r *directReader) hashAhead(ctx context.Context, stock *chunks, sum hash.Hash) {
-	if r.direct == nil {
+	if r.direct == nil || !stock.queues.TryAcquire(1) {
 		return
 	}
 	bufs := stock.several(chunksEach)
 	defer stock.putAll(bufs)
 	queue, err := newReadQueue(r.direct, bufs)
 	if err != nil {
+		stock.queues.Release(1)
 		return
 	}
-	defer queue.close()
+	defer stock.forget(queue)
 	begin := func(i int) {
 		if at := int64(i) * chunkSize; at < r.units {
 			queue.begin(i%len(bufs), at, min(chunkSize, r.units-at))

@@ -60,6 +60,7 @@ func TestHashAhead(t *testing.T) {
 			if err := r.Close(); err != nil {
 				t.Error(err)
 			}
+			stock.close()
 		}
 	}
 }

@@ -159,7 +159,9 @@ func isReadable(file *os.File) bool {
 func (i *importing) hashClone(ctx context.Context) error {
 	clone := i.newDirectReader(i.from.Size)
 	defer clone.Close()
-	clone.hashAhead(ctx, i.repo.layout.chunks, i.state.hash)
+	if i.from.Size >= aheadAfter {
+		clone.hashAhead(ctx, i.repo.layout.chunks, i.state.hash)
+	}
 	_, err := i.hashFile(contextReader{ctx, clone})
 	i.state.size = clone.at
 	return err

@@ -262,6 +262,7 @@ func (l *Layout) Close() error {
 		// Nobody gives these back: what was long has ended, and none begins.
 		l.maintenance.Acquire(context.Background(), 1)
 		l.hashers.Acquire(context.Background(), maxHashers)
+		l.chunks.close()
 		l.publisher.halt()
 		if err := l.writeUses(context.Background()); err != nil {
 			l.log.Warn("when images were last used is forgotten", "err", err)

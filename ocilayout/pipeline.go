@@ -2,6 +2,7 @@ package ocilayout
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"hash"
 	"io"
@@ -9,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sync/semaphore"
 )
 
 const (
@@ -26,6 +29,8 @@ type chunks struct {
 	room  chan struct{} // full where all are taken
 	idle  chan []byte
 	small sync.Pool // of buffers for small bodies
+	// queues is held by each read queue, until the system has forgotten it.
+	queues *semaphore.Weighted
 
 	mu   sync.Mutex // guards the field below
 	slab []byte     // what no buffer was made of yet; nil: nothing is there
@@ -33,7 +38,7 @@ type chunks struct {
 
 func newChunks() *chunks {
 	most := chunksEach * min(max(minUploads, runtime.GOMAXPROCS(0)), maxUploads)
-	c := &chunks{room: make(chan struct{}, most), idle: make(chan []byte, most)}
+	c := &chunks{room: make(chan struct{}, most), idle: make(chan []byte, most), queues: semaphore.NewWeighted(maxUploads)}
 	c.small.New = func() any {
 		buf := make([]byte, smallUpload)
 		return &buf
@@ -71,6 +76,20 @@ func (c *chunks) putAll(bufs [][]byte) {
 	for _, buf := range bufs {
 		c.put(buf)
 	}
+}
+
+// forget gives a queue back, when its reads have ended, without making anybody wait for that but close.
+func (c *chunks) forget(queue *readQueue) {
+	queue.end()
+	go func() {
+		defer c.queues.Release(1)
+		queue.forget()
+	}()
+}
+
+// close waits until no queue is left, and there will be none.
+func (c *chunks) close() {
+	c.queues.Acquire(context.Background(), maxUploads)
 }
 
 // make makes a buffer that there was not. There are never more than the slab has.

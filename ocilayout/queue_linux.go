@@ -48,8 +48,8 @@ type readEvent struct {
 	_       int64
 }
 
-// newReadQueue is a queue with as many reads as there are buffers. The caller closes it before it does anything else with
-// them.
+// newReadQueue is a queue with as many reads as there are buffers. The caller ends its reads before he does anything else
+// with them.
 func newReadQueue(file *os.File, bufs [][]byte) (*readQueue, error) {
 	q := &readQueue{file: file, reads: make([]queuedRead, len(bufs)), events: make([]readEvent, len(bufs))}
 	for i, buf := range bufs {
@@ -81,7 +81,8 @@ func (q *readQueue) wait(i int) []byte {
 			continue
 		}
 		if errno != 0 {
-			return nil
+			q.abandon()
+			break
 		}
 		for _, event := range q.events[:n] {
 			done := &q.reads[event.data]
@@ -91,7 +92,22 @@ func (q *readQueue) wait(i int) []byte {
 	return r.buf[:max(r.n, 0)]
 }
 
-// close waits for what was begun.
-func (q *readQueue) close() {
+// abandon ends all reads where what they have read cannot be known.
+func (q *readQueue) abandon() {
+	q.forget()
+	for i := range q.reads {
+		q.reads[i].pending = false
+	}
+}
+
+// end waits for what was begun.
+func (q *readQueue) end() {
+	for i := range q.reads {
+		q.wait(i)
+	}
+}
+
+// forget gives the queue back, when its reads have ended, for which the system takes some hundredths of a second.
+func (q *readQueue) forget() {
 	_, _, _ = unix.Syscall(unix.SYS_IO_DESTROY, q.id, 0, 0)
 }

@@ -16,4 +16,6 @@ func (*readQueue) begin(int, int64, int64) {}
 
 func (*readQueue) wait(int) []byte { return nil }
 
-func (*readQueue) close() {}
+func (*readQueue) end() {}
+
+func (*readQueue) forget() {}

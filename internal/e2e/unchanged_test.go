@@ -67,7 +67,7 @@ func TestImagesAreCloned(t *testing.T) {
 	s := newShell(t)
 	at := s.reflinks()
 	made, layout, copied := at+"/made", at+"/layout", at+"/copied"
-	want := s.umociImage(made, "v1", 40<<20, 20<<20)
+	want := s.umociImage(made, "v1", 150<<20, 20<<20)
 	before := s.used(at)
 	in := s.report("--layout", layout, "push", "oci:"+made, "app/big:v1")
 	out := s.report("--layout", layout, "pull", "app/big:v1", "oci:"+copied)
