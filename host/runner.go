@@ -131,10 +131,12 @@ func (r *cmdRunner) explain(err error) error {
 		return fmt.Errorf("%w: it was killed while it started (%s)", plugin.ErrGone, r.cmd.ProcessState)
 	}
 	if line == "" {
-		return errors.New("did not start as a plugin: is it a berth binary, or one whose main calls embedded.Main?")
+		return errNoPlugin
 	}
-	return fmt.Errorf("did not start as a plugin: %s", line)
+	return fmt.Errorf("%w It said: %s", errNoPlugin, line)
 }
+
+var errNoPlugin = errors.New("did not start as a plugin: is it a berth binary, or one whose main begins with embedded.Main()?")
 
 // hangUp ends the plugin's standard input.
 func (r *cmdRunner) hangUp() {

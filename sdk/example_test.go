@@ -2,6 +2,7 @@ package sdk_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -13,6 +14,7 @@ import (
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/manifest"
 	"github.com/berthoci/berth/ocilayout"
 	"github.com/berthoci/berth/sdk"
@@ -131,15 +133,15 @@ func ExampleRegistry_Resolve() {
 	defer end()
 	for _, ref := range []string{"app/hello:v1", "app/hello:v2"} {
 		desc, err := registry.Resolve(context.Background(), ref)
-		if err != nil {
-			fmt.Println(err)
+		if errors.Is(err, berth.ErrManifestUnknown) {
+			fmt.Println("no " + ref)
 			continue
 		}
 		fmt.Println(ref + "@" + desc.Digest.String()[:19])
 	}
 	// Output:
 	// app/hello:v1@sha256:1ccb399e44f3
-	// app/hello:v2: manifest unknown in the layout; berth ls shows what there is
+	// no app/hello:v2
 }
 
 func ExampleRegistry_Tags() {

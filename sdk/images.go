@@ -161,6 +161,7 @@ type location struct {
 	reference string
 	ref       berth.Reference // the reference without its host
 	local     bool
+	layout    string // its directory, where it is local
 	repo      *remote.Repository
 	target    string // tag or digest
 	whole     bool   // the reference has neither tag nor digest: it may mean the repository
@@ -183,17 +184,21 @@ func (m *Images) locate(reference string) (location, error) {
 		return location{}, fmt.Errorf("%s: %w: no layout is open, and the reference has no host", reference, berth.ErrUnsupported)
 	}
 	repo, err := registry.Open(ref.Repository)
-	return location{reference, ref, hostname == "", repo, ref.WithDefaultTag().Target(), ref.Target() == ""}, err
+	found := location{reference: reference, ref: ref, repo: repo, target: ref.WithDefaultTag().Target(), whole: ref.Target() == ""}
+	if hostname == "" {
+		found.local, found.layout = true, m.dir
+	}
+	return found, err
 }
 
 // plain tells what is missing in the layout as its user would say it.
 func (l location) plain(err error) error {
 	if l.local && l.whole && errors.Is(err, berth.ErrManifestUnknown) {
-		return fmt.Errorf("%w in the layout: no tag is named, and there is no %s; berth ls shows what there is", berth.ErrManifestUnknown, l.target)
+		return fmt.Errorf("%w in the layout %s: no tag is named, and there is no %s; berth ls shows what there is", berth.ErrManifestUnknown, l.layout, l.target)
 	}
 	for _, known := range []error{berth.ErrManifestUnknown, berth.ErrNameUnknown} {
 		if l.local && errors.Is(err, known) {
-			return fmt.Errorf("%w in the layout; berth ls shows what there is", known)
+			return fmt.Errorf("%w in the layout %s; berth ls shows what there is", known, l.layout)
 		}
 	}
 	return err

@@ -2,8 +2,11 @@ package sdk_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
+
+	"github.com/berthoci/berth"
 )
 
 func ExampleImages_Inspect() {
@@ -43,8 +46,8 @@ func ExampleImages_Remove() {
 	defer end()
 	removed, err := registry.Remove(context.Background(), "app/hello:v1", "app/hello:v2")
 	fmt.Println(removed)
-	fmt.Println(err)
+	fmt.Println(errors.Is(err, berth.ErrManifestUnknown)) // of app/hello:v2
 	// Output:
 	// [app/hello:v1]
-	// app/hello:v2: manifest unknown in the layout; berth ls shows what there is
+	// true
 }

@@ -395,7 +395,8 @@ func TestReferrersErrors(t *testing.T) {
 
 // An address that the system chose for this session means nothing to the user.
 func TestErrorsOfManagingTheLayoutDoNotShowItsAddress(t *testing.T) {
-	registry := open(t, sdk.Options{})
+	layout := t.TempDir()
+	registry := open(t, sdk.Options{Layout: layout})
 	push(t, registry, "one", "app:v1")
 	_, tagErr := registry.Tag(t.Context(), "app:v9", "v2")
 	_, removeErr := registry.Remove(t.Context(), "app:v9")
@@ -406,7 +407,7 @@ func TestErrorsOfManagingTheLayoutDoNotShowItsAddress(t *testing.T) {
 	}
 	for what, err := range map[string]error{"Tag": tagErr, "Remove": removeErr, "Inspect": inspectErr, "Referrers": referrersErr} {
 		wantErr(t, what, err, berth.ErrManifestUnknown)
-		if err == nil || err.Error() != "app:v9: manifest unknown in the layout; berth ls shows what there is" {
+		if want := "app:v9: manifest unknown in the layout " + layout + "; berth ls shows what there is"; err == nil || err.Error() != want {
 			t.Errorf("%s: got %v", what, err)
 		}
 	}

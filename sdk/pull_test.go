@@ -202,7 +202,7 @@ func TestErrorsAboutTheLayoutDoNotShowItsAddress(t *testing.T) {
 		break
 	}
 	for what, err := range map[string]error{"Resolve": resolveErr, "Pin": pinErr, "Tags": tagsErr} {
-		if err == nil || strings.Contains(err.Error(), "127.0.0.1") || !strings.Contains(err.Error(), "in the layout; berth ls shows") {
+		if err == nil || strings.Contains(err.Error(), "127.0.0.1") || !strings.Contains(err.Error(), "; berth ls shows") {
 			t.Errorf("%s: got %v", what, err)
 		} else if n := strings.Count(err.Error(), "app:v9") + strings.Count(err.Error(), "none"); n != 1 {
 			t.Errorf("%s: the reference is named %d times: %v", what, n, err)

@@ -19,7 +19,6 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/sdk/embedded"
@@ -28,7 +27,7 @@ import (
 
 func main() {
 	embedded.Main()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), interruptions()...)
 	code := run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)

@@ -4,9 +4,19 @@ package main
 
 import (
 	"os"
+	"os/signal"
 
 	"golang.org/x/sys/unix"
 )
+
+// interruptions end a command in good order. A terminal that goes away is one, but for whom nohup has started.
+func interruptions() []os.Signal {
+	all := []os.Signal{os.Interrupt, unix.SIGTERM}
+	if !signal.Ignored(unix.SIGHUP) {
+		all = append(all, unix.SIGHUP)
+	}
+	return all
+}
 
 // endings are the signals by which a process is asked to end.
 var endings = []os.Signal{os.Interrupt, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT}

@@ -5,6 +5,9 @@ import (
 	"syscall"
 )
 
+// interruptions end a command in good order.
+func interruptions() []os.Signal { return endings }
+
 // endings are the signals by which a process is asked to end.
 var endings = []os.Signal{os.Interrupt, syscall.SIGTERM}
 

@@ -259,8 +259,11 @@ func eachOf[T any](from *json.Decoder, look func(T)) error {
 
 func expect(from *json.Decoder, want json.Delim) error {
 	got, err := from.Token()
-	if err == nil && got != want {
-		err = fmt.Errorf("%v is where %v should be", got, want)
+	switch {
+	case err == nil && got == nil:
+		return fmt.Errorf("null is where %v should be", want)
+	case err == nil && got != want:
+		return fmt.Errorf("%v is where %v should be", got, want)
 	}
 	return err
 }
