@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/host"
 	"github.com/berthoci/berth/plugin"
 	"github.com/berthoci/berth/sdk"
@@ -93,6 +94,9 @@ func (a *app) layoutDir() (string, error) {
 // reading finds references in the layout, or in remote registries where they have hosts; where all
 // have, no layout is opened.
 func (a *app) reading(ctx context.Context, refs []string, work func(*sdk.Images) error) error {
+	if err := checkReferences(refs); err != nil {
+		return err
+	}
 	local := slices.DeleteFunc(slices.Clone(refs), hasHost)
 	if len(local) == 0 {
 		return work(sdk.NewImages(a.options()))
@@ -101,6 +105,20 @@ func (a *app) reading(ctx context.Context, refs []string, work func(*sdk.Images)
 		return err
 	}
 	return a.with(ctx, func(registry *sdk.Registry) error { return work(registry.Images) })
+}
+
+// checkReferences refuses what is nothing but mistyped. Where something is not, each command tells of the rest.
+func checkReferences(refs []string) error {
+	var errs []error
+	for _, ref := range refs {
+		_, rest := pin.SplitHost(ref)
+		_, err := berth.ParseReference(rest)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, usageError{err})
+	}
+	return errors.Join(errs...)
 }
 
 // hasHost reports whether a reference is one of a remote registry.

@@ -47,7 +47,9 @@ type Image struct {
 // A layer that is compressed depends on the compressor too: its bytes may change with the version of
 // github.com/klauspost/compress that a program is built with, and never with that of Go.
 type Layer struct {
-	// FS is a tree of files, like os.DirFS("out/rootfs"), with its symbolic links as they are. May be nil.
+	// FS is a tree of files, like os.DirFS("out/rootfs"), with its symbolic links as they are. A file that is called
+	// .wh.NAME takes NAME of the layers below away, as everywhere in layers (image-spec, "Image Layer Filesystem
+	// Changeset"). May be nil.
 	FS fs.FS
 	// At is the directory of the image that the tree is put into. Empty: the root.
 	At string

@@ -180,6 +180,8 @@ type node struct {
 
 func (n node) isFile() bool { return n.info != nil && n.info.Mode().IsRegular() }
 
+func (n node) isLink() bool { return n.info != nil && n.info.Mode().Type() == fs.ModeSymlink }
+
 // gatherTree is all files of a layer by their paths in the image, with the directories that they lie in.
 func gatherTree(ctx context.Context, layer Layer) (map[string]node, error) {
 	tree := map[string]node{}
@@ -357,12 +359,12 @@ func (w *treeWriter) header(at string, one node) *tar.Header {
 		if one.info.Mode()&0o100 != 0 {
 			header.Mode = 0o755
 		}
-	case one.target != "":
+	case one.isLink():
 		header.Typeflag, header.Linkname, header.Mode = tar.TypeSymlink, one.target, 0o777
 	default:
 		header.Name += "/"
 	}
-	if w.layer.KeepModes && one.info != nil && one.target == "" {
+	if w.layer.KeepModes && one.info != nil && !one.isLink() {
 		header.Mode = tarMode(one.info.Mode())
 	}
 	return header
@@ -390,7 +392,11 @@ func (w *treeWriter) copy(ctx context.Context, one node) error {
 	if err != nil {
 		return err
 	}
-	if more, _ := file.Read(w.buf[:1]); n != one.info.Size() || more > 0 {
+	more, err := file.Read(w.buf[:1])
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if n != one.info.Size() || more > 0 {
 		return fmt.Errorf("it has not the %d bytes any more that it had: it was changed while it was read", one.info.Size())
 	}
 	return nil
