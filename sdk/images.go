@@ -19,7 +19,7 @@ import (
 )
 
 // Images finds images by reference: those of a layout that is open, and those of remote registries,
-// whose references begin with a host. All methods may run at once.
+// whose references begin with a host. All methods may run at the same time.
 type Images struct {
 	remotes *Remotes
 	layout  *remote.Registry // nil: none is open

@@ -15,7 +15,7 @@ import (
 )
 
 // Remotes are the remote registries that a program speaks to, each with one pool of connections and
-// one set of tokens. All methods may run at once.
+// one set of tokens. All methods may run at the same time.
 type Remotes struct {
 	opts Options
 
@@ -87,13 +87,14 @@ func (r *Remotes) closeIdle() {
 type SyncOptions struct {
 	// To is HOST[/PREFIX]: the prefix is put before each repository's name. It may begin with http:// or https://.
 	To string
-	// Patterns select the tags: see sync.Selection.
+	// Patterns select the tags: see sync.Selection. A repository without a tag means all its tags here, where Push
+	// and Pin mean "latest".
 	Patterns []string
 	// Progress is told how it goes, from several goroutines at once. May be nil.
 	Progress func(sync.Event)
 }
 
-// PlanSync looks at both sides and says what Sync would do.
+// PlanSync looks at both sides and says what Sync would do. The plan is carried out by sync.Apply.
 //
 // Errors: sync.ErrNothing; berth.ErrNameInvalid for a target or a pattern that is none;
 // berth.ErrUnsupported for plain http beyond this machine, where Options.PlainHTTP does not list it;

@@ -6,7 +6,9 @@
 //		return err
 //	}
 //	defer registry.Close()
-//	pushed, err := registry.Push(ctx, source.Layout("out/image", ""), "app/hello:v1", nil)
+//	image := source.Layout("out/image", "")
+//	defer image.Close()
+//	pushed, err := registry.Push(ctx, image, "app/hello:v1", nil)
 //	_, err = registry.Pin(ctx, "berth.lock", "app/hello:v1")
 //	report, err := registry.Sync(ctx, &sdk.SyncOptions{To: "registry.example.com/team", Patterns: []string{"app/hello:v1"}})
 //
@@ -28,7 +30,7 @@
 //
 // # Concurrency
 //
-// All methods of Registry may run at once.
+// All methods of Registry may run at the same time, from many goroutines.
 package sdk
 
 import (
@@ -76,7 +78,7 @@ type Options struct {
 	// however it ends.
 	Private bool
 	// IdleTimeout is how long what serves the layout stays when nobody has it open any more, at least. Zero:
-	// $BERTH_IDLE_TIMEOUT, else ten seconds. Negative: it ends at once.
+	// $BERTH_IDLE_TIMEOUT, else ten seconds. Negative: it ends immediately.
 	IdleTimeout time.Duration
 	// Socket opens a Unix socket beside the address, where only this user gets in: see [Endpoint].
 	Socket bool
@@ -263,7 +265,7 @@ type Pushed struct {
 	Descriptor v1.Descriptor `json:"descriptor"`
 	// Tags that point to it now.
 	Tags []string `json:"tags,omitempty"`
-	// Stats tell what moved.
+	// Stats tell what moved; of an image that was there, Unchanged is true.
 	Stats sync.Stats `json:"stats"`
 }
 
@@ -273,7 +275,8 @@ const minParallel = 4
 
 // Push brings an image into the layout. ref is REPOSITORY[:TAG][,TAG…]; without a tag the tag is
 // "latest". All tags are set in one commit, after everything they need is there: a push that fails
-// or is cancelled names nothing.
+// or is cancelled names nothing. What it has named outlives every process; a power cut, as Options.Durability
+// says. The caller closes from.
 //
 // What the layout has already, in whatever repository, is not read. What lies in files of this machine is taken from
 // there by who serves the layout, which hashes what it has taken; all else is sent.

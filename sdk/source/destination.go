@@ -11,7 +11,7 @@ import (
 	"github.com/berthoci/berth"
 )
 
-// Destination is a place that takes one image. Its methods may run at once, except Commit and Close.
+// Destination is a place that takes one image. Its methods may run at the same time, except Commit and Close.
 // Several destinations may be one place at once, in one process or in many: each commits its own
 // image.
 type Destination interface {
@@ -23,7 +23,8 @@ type Destination interface {
 	// Errors: berth.ErrDigestInvalid where the bytes are not what desc says.
 	Put(ctx context.Context, desc v1.Descriptor, content io.Reader) error
 
-	// Commit makes root the image. Before it, the place does not show that anything has come.
+	// Commit makes root the image, and has it on disk when it returns, or where a registry has it. Before it, the
+	// place does not show that anything has come.
 	//
 	// Errors: berth.ErrBlobUnknown where root was not put and is not there.
 	Commit(ctx context.Context, root v1.Descriptor) error

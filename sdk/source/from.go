@@ -9,7 +9,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Fetcher opens what a descriptor describes. It may be called at once.
+// Fetcher opens what a descriptor describes. It may be called from many goroutines.
 type Fetcher interface {
 	// Fetch opens what desc describes. The caller closes it.
 	Fetch(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, error)

@@ -53,7 +53,7 @@ const maxIndex = 64 << 20
 // ErrForm is the error for a text that names no form that is known here.
 var ErrForm = errors.New("want oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME]")
 
-// Source is an image in some form. Its methods may run at once.
+// Source is an image in some form. Its methods may run at the same time.
 type Source interface {
 	// Root is the descriptor of the image's manifest or index.
 	//
