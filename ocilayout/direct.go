@@ -111,14 +111,13 @@ func (r *directReader) Read(p []byte) (n int, err error) {
 
 // hashAhead hashes a file while more of it is being read, as far as that goes. What it leaves is there to be read.
 func (r *directReader) hashAhead(ctx context.Context, stock *chunks, sum hash.Hash) {
-	if r.direct == nil || !stock.queues.TryAcquire(1) {
+	if r.direct == nil {
 		return
 	}
 	bufs := stock.several(chunksEach)
 	defer stock.putAll(bufs)
 	queue, err := newReadQueue(r.direct, bufs)
 	if err != nil {
-		stock.queues.Release(1)
 		return
 	}
 	defer stock.forget(queue)

@@ -90,3 +90,25 @@ func TestHashAheadEndsEarly(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A layout is not kept from closing by who is still hashing.
+func TestCloseDoesNotWaitForAQueueInUse(t *testing.T) {
+	u, _ := directUpload(t, directAfter)
+	r, stock := u.newDirectReader(directAfter), newChunks()
+	defer r.Close()
+	if r.direct == nil {
+		t.Skip("files are not read past the system's memory here")
+	}
+	bufs := stock.several(1)
+	queue, err := newReadQueue(r.direct, bufs)
+	if err != nil {
+		t.Skip(err)
+	}
+	queue.begin(0, 0, chunkSize)
+	stock.close()
+	if read := queue.wait(0); len(read) != chunkSize {
+		t.Errorf("read %d bytes", len(read))
+	}
+	stock.forget(queue)
+	stock.putAll(bufs)
+}

@@ -26,7 +26,10 @@ func (r *repository) ImportBlob(ctx context.Context, d digest.Digest, from berth
 	case err != nil:
 		return "", err
 	case mounted:
-		return berth.Mounted, r.hasSize(ctx, d, from.Size)
+		if err := r.hasSize(ctx, d, from.Size); err != nil {
+			return "", err
+		}
+		return berth.Mounted, nil
 	case from.Path == "":
 		return "", fmt.Errorf("%w: no repository has the blob, and no file is named", berth.ErrUnsupported)
 	}

@@ -29,8 +29,8 @@ type chunks struct {
 	room  chan struct{} // full where all are taken
 	idle  chan []byte
 	small sync.Pool // of buffers for small bodies
-	// queues is held by each read queue, until the system has forgotten it.
-	queues *semaphore.Weighted
+	// ending is held by each read queue that the system is about to forget.
+	ending *semaphore.Weighted
 
 	mu   sync.Mutex // guards the field below
 	slab []byte     // what no buffer was made of yet; nil: nothing is there
@@ -38,7 +38,7 @@ type chunks struct {
 
 func newChunks() *chunks {
 	most := chunksEach * min(max(minUploads, runtime.GOMAXPROCS(0)), maxUploads)
-	c := &chunks{room: make(chan struct{}, most), idle: make(chan []byte, most), queues: semaphore.NewWeighted(maxUploads)}
+	c := &chunks{room: make(chan struct{}, most), idle: make(chan []byte, most), ending: semaphore.NewWeighted(maxUploads)}
 	c.small.New = func() any {
 		buf := make([]byte, smallUpload)
 		return &buf
@@ -81,15 +81,19 @@ func (c *chunks) putAll(bufs [][]byte) {
 // forget gives a queue back, when its reads have ended, without making anybody wait for that but close.
 func (c *chunks) forget(queue *readQueue) {
 	queue.end()
+	if !c.ending.TryAcquire(1) { // too many are at it, or all is over
+		queue.forget()
+		return
+	}
 	go func() {
-		defer c.queues.Release(1)
+		defer c.ending.Release(1)
 		queue.forget()
 	}()
 }
 
-// close waits until no queue is left, and there will be none.
+// close waits for the queues that were given back.
 func (c *chunks) close() {
-	c.queues.Acquire(context.Background(), maxUploads)
+	c.ending.Acquire(context.Background(), maxUploads)
 }
 
 // make makes a buffer that there was not. There are never more than the slab has.

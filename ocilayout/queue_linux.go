@@ -12,6 +12,7 @@ import (
 // that hash have them all.
 type readQueue struct {
 	id     uintptr
+	gone   bool
 	file   *os.File
 	reads  []queuedRead
 	events []readEvent
@@ -95,6 +96,7 @@ func (q *readQueue) wait(i int) []byte {
 // abandon ends all reads where what they have read cannot be known.
 func (q *readQueue) abandon() {
 	q.forget()
+	q.gone = true
 	for i := range q.reads {
 		q.reads[i].pending = false
 	}
@@ -109,5 +111,8 @@ func (q *readQueue) end() {
 
 // forget gives the queue back, when its reads have ended, for which the system takes some hundredths of a second.
 func (q *readQueue) forget() {
+	if q.gone {
+		return
+	}
 	_, _, _ = unix.Syscall(unix.SYS_IO_DESTROY, q.id, 0, 0)
 }

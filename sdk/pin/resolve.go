@@ -90,7 +90,11 @@ func AddTo(ctx context.Context, path string, from Fetcher, references ...string)
 
 // save sets pins in a lock file, which others may have changed since it was last looked at.
 func save(ctx context.Context, path string, pins []Pin) ([]Change, error) {
-	unlock, err := durable.LockDir(ctx, filepath.Dir(path))
+	real := path
+	if at, err := filepath.EvalSymlinks(path); err == nil { // by whatever name others know it
+		real = at
+	}
+	unlock, err := durable.LockDir(ctx, filepath.Dir(real))
 	if err != nil {
 		return nil, fmt.Errorf("lock file %s: %w", path, err)
 	}

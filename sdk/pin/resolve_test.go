@@ -360,9 +360,13 @@ func TestAddToAtOnce(t *testing.T) {
 		t.Errorf("a file was made: %v", err)
 	}
 	var group sync.WaitGroup
+	elsewhere := filepath.Join(t.TempDir(), "berth.lock")
+	if err := errors.Join(os.WriteFile(path, []byte(empty), 0o644), os.Symlink(path, elsewhere)); err != nil {
+		t.Fatal(err)
+	}
 	for i := range writers {
 		group.Go(func() {
-			if _, err := AddTo(t.Context(), path, from, fmt.Sprintf("app/%d:v1", i)); err != nil {
+			if _, err := AddTo(t.Context(), []string{path, elsewhere}[i%2], from, fmt.Sprintf("app/%d:v1", i)); err != nil {
 				t.Error(err)
 			}
 		})

@@ -191,7 +191,10 @@ func (b *built) discard() error {
 
 // layerDir is where layers are made.
 func (b *built) layerDir() (string, error) {
-	at := cmp.Or(b.opts.TempDir, os.TempDir())
+	at, err := filepath.Abs(cmp.Or(b.opts.TempDir, os.TempDir()))
+	if err != nil {
+		return "", err
+	}
 	if b.temp == nil {
 		dir, err := os.OpenRoot(at)
 		if err != nil {
@@ -306,12 +309,12 @@ func (b *built) readBase(ctx context.Context, image Image) (m v1.Manifest, confi
 
 // makeLayers makes layers side by side.
 func (b *built) makeLayers(ctx context.Context, layers []Layer) ([]*layerFile, error) {
-	if len(layers) == 0 {
-		return nil, nil
-	}
-	dir, err := b.layerDir()
-	if err != nil {
-		return nil, err
+	dir := ""
+	if isMade := func(l Layer) bool { return l.Tar == "" }; slices.ContainsFunc(layers, isMade) {
+		var err error
+		if dir, err = b.layerDir(); err != nil {
+			return nil, err
+		}
 	}
 	made := make([]*layerFile, len(layers))
 	group, ctx := errgroup.WithContext(ctx)

@@ -280,3 +280,23 @@ func TestLayersLieWhereNobodyElseMayLook(t *testing.T) {
 	}
 	must(t, src.Close())
 }
+
+// What is a layer already needs no room, and what needs room finds it from wherever the program has gone.
+func TestTempDir(t *testing.T) {
+	ready := file(t, pack(t, entry{Name: "file", body: "content"}))
+	src := source.Build(&source.BuildOptions{TempDir: filepath.Join(t.TempDir(), "absent")}, source.Image{Layers: []source.Layer{{Tar: ready}}})
+	_, err := src.Root(t.Context())
+	must(t, errors.Join(err, src.Close()))
+
+	t.Chdir(t.TempDir())
+	must(t, os.Mkdir("here", 0o755))
+	src = source.Build(&source.BuildOptions{TempDir: "here"}, source.Image{Layers: []source.Layer{{FS: someFiles()}}})
+	root, err := src.Root(t.Context())
+	must(t, err)
+	t.Chdir(t.TempDir())
+	var m v1.Manifest
+	raw, err := read(t, src, root)
+	must(t, errors.Join(err, json.Unmarshal([]byte(raw), &m)))
+	_, err = read(t, src, m.Layers[0])
+	must(t, errors.Join(err, src.Close()))
+}

@@ -41,7 +41,8 @@ type layoutWriter struct {
 	path, what, name string
 	dir              *durable.Dir
 	stage            *unfinished // where what has come lies until the commit
-	fresh            bool        // the directory was made for this image, and is not wanted without it
+	closed           bool
+	fresh            bool // the directory was made for this image, and is not wanted without it
 
 	mu     sync.Mutex // guards the field below
 	staged map[digest.Digest]int64
@@ -252,7 +253,7 @@ func (w *layoutWriter) writeVersion() error {
 
 // Close removes what has come since the last commit.
 func (w *layoutWriter) Close() error {
-	if w.dir == nil {
+	if w.dir == nil || w.closed {
 		return nil
 	}
 	var err error
@@ -260,7 +261,10 @@ func (w *layoutWriter) Close() error {
 		err = w.stage.close()
 	}
 	err = errors.Join(err, w.dir.Close())
-	w.dir = nil
+	w.closed = true
+	w.mu.Lock()
+	clear(w.staged)
+	w.mu.Unlock()
 	if w.fresh {
 		os.Remove(w.path) // which fails if others have made it theirs
 	}

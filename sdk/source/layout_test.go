@@ -254,3 +254,20 @@ func TestToLayoutAmongOtherFiles(t *testing.T) {
 		t.Errorf("it holds %v now, %v", left, err)
 	}
 }
+
+// A place that is closed takes nothing more.
+func TestToLayoutAfterClose(t *testing.T) {
+	to := toLayout(t, filepath.Join(t.TempDir(), "layout"), "v1")
+	root := store(t, to, "one")
+	must(t, to.Close())
+	must(t, to.Close())
+	if err := to.Commit(t.Context(), root); err == nil {
+		t.Error("it was committed")
+	}
+	if err := to.Put(t.Context(), root, strings.NewReader("")); err == nil {
+		t.Error("something was put")
+	}
+	if _, err := to.(source.Importer).PutFile(t.Context(), root, berth.LocalFile{}); err == nil {
+		t.Error("a file was put")
+	}
+}
