@@ -42,9 +42,6 @@ though something else could not.`,
 			if _, err := pin.Load(*lock); err != nil {
 				return err // before anything is begun
 			}
-			if _, err := pin.Load(*lock); err != nil {
-				return err
-			}
 			return a.reading(cmd.Context(), args, func(images *sdk.Images) error {
 				changes, err := images.Pin(cmd.Context(), *lock, args...)
 				lines := []string{}
