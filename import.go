@@ -13,8 +13,9 @@ type Importer interface {
 	// whatever becomes of the original meanwhile, what is stored is what d says, or nothing is. Where another of its
 	// repositories has the blob, it is taken from there, and no file is looked at: from without a Path asks for that alone.
 	//
-	// Errors: ErrDigestInvalid, also where the blob is there and has not from.Size bytes; ErrUnsupported, with the reason, for a file that is not taken, because it is another
-	// one than its caller has seen, or another user's, or none. Its bytes may be uploaded then.
+	// Errors: ErrDigestInvalid, also where the blob is there and has not from.Size bytes; ErrUnsupported, with the
+	// reason, for a file that is not taken, because it is another one than its caller has seen, or another user's, or
+	// none. Its bytes may be uploaded then.
 	ImportBlob(ctx context.Context, d digest.Digest, from LocalFile) (ImportMethod, error)
 }
 
