@@ -68,6 +68,9 @@ func (w *archiveWriter) open(file string) (err error) {
 		return err
 	})
 	if err != nil {
+		if w.temp != nil {
+			w.temp.Close() // made, and not locked
+		}
 		return errors.Join(err, w.dir.Close())
 	}
 	w.tar = tar.NewWriter(w.temp)
