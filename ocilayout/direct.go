@@ -14,10 +14,11 @@ const (
 	// directAfter is how much of an upload has arrived when the rest is written past the system's memory:
 	// of a large blob a copy there is seldom worth what it costs to make, and what it pushes out.
 	directAfter = 8 << 20
-	// directTrial is after how many bytes the disk must have shown that it is not what an upload waits
-	// for. A slower one than directRate, in bytes a second, is written to through the system's memory.
-	directTrial = 16 << 20
-	directRate  = 400 << 20
+	// directTrial is after how many bytes the disk must have shown that it can be written to one piece after the other: a
+	// slower one than directRate, in bytes a second, is written to through the system's memory. It is long enough that a
+	// disk which only hesitates, or has several uploads at once, is not taken for a slow one: what memory costs is more.
+	directTrial = 64 << 20
+	directRate  = 200 << 20
 	// aheadAfter is from how many bytes on a file is read ahead by a queue: for a smaller one it is not worth what it
 	// takes to give the queue back, which a layout that is closed waits for.
 	aheadAfter = 128 << 20
