@@ -19,7 +19,7 @@ import (
 const (
 	// maxFirstWords bounds what is kept of a plugin's standard error, in bytes.
 	maxFirstWords = 2 << 10
-	// lastWords is how long the reason of a plugin that has ended may take to come through.
+	// lastWords is how long the end of a plugin that did not start may take, and its reason to come through.
 	lastWords = time.Second
 )
 
@@ -32,7 +32,6 @@ type cmdRunner struct {
 	stderr io.ReadCloser
 	stdin  io.Closer // nil: there is none
 	serves plugin.Config
-	said   chan struct{} // closed when standard error has ended
 	ended  chan struct{}
 	once   sync.Once
 
@@ -48,7 +47,7 @@ type cmdRunner struct {
 }
 
 func newRunner(path string, serves plugin.Config) (*cmdRunner, error) {
-	r := &cmdRunner{cmd: exec.Command(path), serves: serves, said: make(chan struct{}), ended: make(chan struct{}), spared: make(chan struct{})}
+	r := &cmdRunner{cmd: exec.Command(path), serves: serves, ended: make(chan struct{}), spared: make(chan struct{})}
 	r.spare = sync.OnceFunc(func() { close(r.spared) })
 	var err error
 	if r.isPrivate() {
@@ -78,7 +77,6 @@ func (r *cmdRunner) isPrivate() bool { return r.serves.Key != "" }
 type firstWords struct {
 	io.ReadCloser
 	runner *cmdRunner
-	over   sync.Once
 }
 
 func (w *firstWords) Read(p []byte) (int, error) {
@@ -87,9 +85,6 @@ func (w *firstWords) Read(p []byte) (int, error) {
 	r.mu.Lock()
 	r.words = append(r.words, p[:min(n, maxFirstWords-len(r.words))]...)
 	r.mu.Unlock()
-	if err != nil {
-		w.over.Do(func() { close(r.said) })
-	}
 	return n, err
 }
 
@@ -114,10 +109,7 @@ func (r *cmdRunner) explain(err error) error {
 	if r.ID() == "" {
 		return err
 	}
-	select {
-	case <-r.said: // all of it
-	case <-time.After(lastWords):
-	}
+	killed := r.endsKilled()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	line, _, _ := strings.Cut(strings.TrimSpace(string(r.words)), "\n")
@@ -127,13 +119,24 @@ func (r *cmdRunner) explain(err error) error {
 		}
 	}
 	// One that says nothing until its time is over, or something else, was killed by go-plugin.
-	if !r.spoke && time.Since(r.started) < startTimeout && wasKilled(r.cmd.ProcessState) {
+	if !r.spoke && time.Since(r.started) < startTimeout && killed {
 		return fmt.Errorf("%w: it was killed while it started (%s)", plugin.ErrGone, r.cmd.ProcessState)
 	}
 	if line == "" {
 		return errNoPlugin
 	}
 	return fmt.Errorf("%w It said: %s", errNoPlugin, line)
+}
+
+// endsKilled waits for the process's end, with which all that it had to say is there, and reports whether somebody made
+// it. One that was spared because it serves a layout may be gone all the same, or runs on.
+func (r *cmdRunner) endsKilled() bool {
+	select {
+	case <-r.ended:
+		return wasKilled(r.cmd.ProcessState)
+	case <-time.After(lastWords):
+		return false
+	}
 }
 
 var errNoPlugin = errors.New("did not start as a plugin: is it a berth binary, or one whose main begins with embedded.Main()?")
