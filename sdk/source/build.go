@@ -93,8 +93,8 @@ type BuildOptions struct {
 	// Annotations of the index, where there are several images.
 	Annotations map[string]string
 	// TempDir is where layers lie until Close, in a directory that nobody else may enter; that of a program that was
-	// killed goes with the next build. Empty: the system's. On the file system of a layout they are pushed into it
-	// without being copied: cloned, or linked.
+	// killed goes with the first build that begins an hour later. Empty: the system's. On the file system of a layout
+	// they are pushed into it without being copied: cloned, or linked.
 	TempDir string
 }
 

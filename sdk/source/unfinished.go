@@ -24,7 +24,7 @@ type unfinished struct {
 }
 
 // beginUnfinished makes it, of a kind (fs.ModeDir, or 0 for a file), with a name that begins in some way. What is such a
-// one too, and has a writer who was killed, is removed.
+// one too, is old, and has a writer who was killed, is removed.
 func beginUnfinished(dir *os.Root, kind fs.FileMode, prefix string, begin func(name string) error) (*unfinished, error) {
 	removeUnowned(dir, kind, prefix)
 	u := &unfinished{dir: dir, name: prefix + rand.Text()}
