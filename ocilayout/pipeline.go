@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"hash"
 	"io"
 	"runtime"
@@ -188,6 +189,7 @@ func (c *chunks) feed(r io.Reader, at int64, stages ...*stage) (n int64, err err
 
 // ReadFrom appends all of r. A body that is not small is read, hashed and written at the same time.
 func (u *upload) ReadFrom(r io.Reader) (n int64, err error) {
+	r = ownEnd{r}
 	for _, read := range []func(io.Reader) (int64, error){u.readSmall, u.readChunks, u.readRest} {
 		var more int64
 		more, err = read(r)
@@ -237,12 +239,24 @@ func (u *upload) readRest(r io.Reader) (int64, error) {
 	return io.CopyBuffer(onlyWriter{u}, onlyReader{r}, *buf)
 }
 
-// endOf is the error of a reading that may end anywhere.
+// endOf is the error of io.ReadFull from an ownEnd, where that may end anywhere.
 func endOf(err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) {
+	if err == io.ErrUnexpectedEOF {
 		return io.EOF
 	}
 	return err
+}
+
+// ownEnd tells a body that was cut off, which is the reader's io.ErrUnexpectedEOF, from one that ends before a buffer is full,
+// which is that of io.ReadFull.
+type ownEnd struct{ io.Reader }
+
+func (r ownEnd) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if err == io.ErrUnexpectedEOF {
+		err = fmt.Errorf("the body is cut off: %w", err)
+	}
+	return n, err
 }
 
 // onlyWriter hides ReadFrom, onlyReader hides WriteTo.
