@@ -68,6 +68,9 @@ const IdleVariable = "BERTH_IDLE_TIMEOUT"
 // tokenUser is the user name that goes with a session's token. Any would do.
 const tokenUser = "berth"
 
+// maxLocalRequests is how many requests the layout's registry is sent at once: as many as anybody has to send.
+const maxLocalRequests = 1 << 10
+
 // Options say which layout is served and how. Nil is the zero value.
 type Options struct {
 	// Layout is the layout directory. Empty: DefaultLayout.
@@ -129,6 +132,8 @@ func Open(ctx context.Context, opts *Options) (*Registry, error) {
 	registry, err := remote.New(session.Endpoint().Address, &remote.Options{
 		Name:      "the layout's registry",
 		Transport: newTransport(session, hosting.Listen.Token),
+		Requests:  maxLocalRequests,
+		Patience:  -1, // the transport knows better what may be repeated
 	})
 	if err != nil {
 		return nil, errors.Join(err, session.Close())

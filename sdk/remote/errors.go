@@ -1,13 +1,14 @@
 package remote
 
 import (
+	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/internal/ocirequest"
@@ -75,23 +76,45 @@ func (r *Registry) newError(req ocirequest.Request, resp *http.Response) error {
 	if len(e.Errors) == 0 {
 		e.Errors = []*berth.Error{{Code: "UNKNOWN", Message: message(nil, body)}}
 	}
-	if resp.StatusCode == http.StatusUnauthorized {
+	switch resp.StatusCode {
+	case http.StatusUnauthorized:
 		e.Advice = r.advise(resp)
+	case http.StatusTooManyRequests:
+		e.Advice = tooMuch(resp.Header)
 	}
 	return e
 }
 
+// tooMuch tells what a registry says of its limits.
+func tooMuch(h http.Header) string {
+	said := []string{}
+	if limit, ok := readRateLimit(h); ok {
+		said = append(said, fmt.Sprintf("%d of %d requests remain in %v", limit.Remaining, limit.Limit, limit.Window))
+	}
+	if wait, ok := retryAfter(h, time.Now()); ok {
+		said = append(said, fmt.Sprintf("it may be asked again in %v", wait.Round(time.Second)))
+	}
+	return strings.Join(said, "; ")
+}
+
 // advise tells why a registry may have refused: what it said itself, or which credential was shown.
 func (r *Registry) advise(resp *http.Response) string {
+	shown, err := r.credentials(resp.Request.Context(), r.base.Host)
+	if err == nil && shown != (auth.Credential{}) && strings.Contains(resp.Header.Get("WWW-Authenticate"), "insufficient_scope") {
+		return "the login is good, but does not allow this"
+	}
+	return r.adviseLogin(resp.Request.Context())
+}
+
+// adviseLogin tells which credential was shown and what may help.
+func (r *Registry) adviseLogin(ctx context.Context) string {
 	host := r.base.Host
-	shown, err := r.credentials(resp.Request.Context(), host)
+	shown, err := r.credentials(ctx, host)
 	switch {
 	case err != nil:
 		return ""
 	case shown == auth.Credential{}:
 		return fmt.Sprintf("no credentials are stored for %s: docker login %s stores them", host, host)
-	case strings.Contains(resp.Header.Get("WWW-Authenticate"), "insufficient_scope"):
-		return "the login is good, but does not allow this"
 	case shown.Username == "":
 		return fmt.Sprintf("%s refused the stored token: docker login %s stores another", host, host)
 	}
@@ -197,16 +220,4 @@ func clip(s string) string {
 // plainURL leaves out the query, which may hold what signs an upload.
 func plainURL(u *url.URL) string {
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
-}
-
-// transportError says what did not come about, without the query that a url.Error quotes.
-func (r *Registry) transportError(req ocirequest.Request, err error) error {
-	var wrapped *url.Error
-	if errors.As(err, &wrapped) {
-		err = wrapped.Err
-	}
-	if r.name != "" {
-		return fmt.Errorf("%s: %w", r.name, err)
-	}
-	return fmt.Errorf("%s %s: %w", req.Method(), plainURL(req.URL(r.base)), err)
 }

@@ -30,7 +30,7 @@ func against(t *testing.T, handler http.HandlerFunc) *remote.Repository {
 	t.Helper()
 	srv := httptest.NewServer(handler)
 	t.Cleanup(srv.Close)
-	return repository(t, srv.Listener.Addr().String(), nil)
+	return repository(t, srv.Listener.Addr().String(), &remote.Options{Patience: -1})
 }
 
 func repository(t *testing.T, host string, opts *remote.Options) *remote.Repository {
@@ -342,7 +342,7 @@ func TestAnUploadOnAnotherHost(t *testing.T) {
 	}
 	repo := repository(t, host, &remote.Options{Credentials: anybody})
 	desc := v1.Descriptor{Digest: emptyDigest, Size: int64(len(emptyIndex))}
-	err := repo.PushBlob(t.Context(), desc, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(emptyIndex)), nil })
+	err := repo.PushBlob(t.Context(), desc, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(emptyIndex)), nil }, nil)
 	if want := []string{"", "abc", string(emptyDigest)}; err != nil || fmt.Sprint(shown) != fmt.Sprint(want) {
 		t.Errorf("the other host was shown %q, %v", shown, err)
 	}
@@ -355,7 +355,7 @@ func TestPushBlobSendsItsBodyAgain(t *testing.T) {
 	content := bytes.Repeat([]byte("content "), 100_000)
 	desc := v1.Descriptor{Digest: digest.FromBytes(content), Size: int64(len(content))}
 	for range 2 {
-		err := repo.PushBlob(t.Context(), desc, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil })
+		err := repo.PushBlob(t.Context(), desc, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -364,12 +364,12 @@ func TestPushBlobSendsItsBodyAgain(t *testing.T) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	short := v1.Descriptor{Digest: digest.FromString("short"), Size: 100}
-	err := repo.PushBlob(t.Context(), short, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("short")), nil })
+	err := repo.PushBlob(t.Context(), short, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("short")), nil }, nil)
 	if err == nil {
 		t.Error("a body that is shorter than its descriptor went through")
 	}
 	empty := v1.Descriptor{Digest: digest.FromString(""), Size: 0}
-	if err := repo.PushBlob(t.Context(), empty, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("")), nil }); err != nil {
+	if err := repo.PushBlob(t.Context(), empty, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("")), nil }, nil); err != nil {
 		t.Errorf("an empty blob: %v", err)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -19,8 +18,12 @@ import (
 	"github.com/berthoci/berth/internal/ocirequest"
 )
 
-// maxList bounds the body of one page of a list.
-const maxList = 32 << 20
+const (
+	// maxList bounds the body of one page of a list, in bytes.
+	maxList = 32 << 20
+	// maxEmpty is how many pages in a row may have nothing on them.
+	maxEmpty = 100
+)
 
 // Tags lists the tags, following the registry's pages.
 func (r *Repository) Tags(ctx context.Context, after string) iter.Seq2[string, error] {
@@ -62,6 +65,7 @@ func (r *Repository) Referrers(ctx context.Context, subject digest.Digest, opts 
 		for desc, err := range pages(ctx, exchange{request: req}, r.send, readReferrers) {
 			var refused *Error
 			if errors.As(err, &refused) && refused.Status == http.StatusNotFound {
+				r.registry.learnt.referrers.learn(false)
 				r.fallbackReferrers(ctx, subject, opts, yield)
 				return
 			}
@@ -77,34 +81,6 @@ func (r *Repository) Referrers(ctx context.Context, subject digest.Digest, opts 
 
 func wanted(desc v1.Descriptor, opts *berth.ReferrersOptions) bool {
 	return (opts.ArtifactType == "" || desc.ArtifactType == opts.ArtifactType) && desc.Digest > opts.After
-}
-
-func (r *Repository) fallbackReferrers(ctx context.Context, subject digest.Digest, opts *berth.ReferrersOptions, yield func(v1.Descriptor, error) bool) {
-	m, err := r.FetchManifest(ctx, fallbackTag(subject), nil)
-	if errors.Is(err, berth.ErrManifestUnknown) {
-		return
-	}
-	if err != nil {
-		yield(v1.Descriptor{}, err)
-		return
-	}
-	descs, err := readReferrers(m.Raw)
-	if err != nil {
-		yield(v1.Descriptor{}, err)
-		return
-	}
-	slices.SortFunc(descs, func(a, b v1.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
-	for _, desc := range descs {
-		if wanted(desc, opts) && !yield(desc, nil) {
-			return
-		}
-	}
-}
-
-// fallbackTag is the tag that lists a subject's referrers where the endpoint is missing.
-func fallbackTag(subject digest.Digest) string {
-	algorithm, encoded := subject.Algorithm().String(), subject.Encoded()
-	return algorithm[:min(len(algorithm), 32)] + "-" + encoded[:min(len(encoded), 64)]
 }
 
 func readReferrers(body []byte) ([]v1.Descriptor, error) {
@@ -125,8 +101,14 @@ type sender func(context.Context, exchange) (*http.Response, error)
 // pages yields the entries of all pages of a list.
 func pages[T any](ctx context.Context, e exchange, send sender, read func([]byte) ([]T, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		for {
+		for empty := 0; ; {
 			entries, next, err := onePage(ctx, e, send, read)
+			if empty++; len(entries) > 0 {
+				empty = 0
+			}
+			if err == nil && next != nil && empty == maxEmpty {
+				err = fmt.Errorf("the registry has sent %d pages of a list with nothing on them: %w", empty, berth.ErrSizeInvalid)
+			}
 			for _, entry := range entries {
 				if !yield(entry, nil) {
 					return

@@ -34,7 +34,7 @@ func (r *Repository) Resolve(ctx context.Context, ref string) (v1.Descriptor, er
 	}
 	e := exchange{request: ocirequest.Request{Kind: ocirequest.ManifestHead, Reference: ref}, header: acceptManifests()}
 	resp, err := r.send(ctx, e)
-	if errors.Is(err, berth.ErrUnsupported) {
+	if r.wantsGet(err) {
 		return r.resolveByGet(ctx, ref)
 	}
 	if err != nil {
@@ -52,6 +52,13 @@ func (r *Repository) Resolve(ctx context.Context, ref string) (v1.Descriptor, er
 		return v1.Descriptor{}, r.otherDigest(ref, desc.Digest)
 	}
 	return desc, nil
+}
+
+// wantsGet reports whether a HEAD was refused by a registry that may answer a GET: some do not know it, some say that what is not
+// there must not be read.
+func (r *Repository) wantsGet(err error) bool {
+	var refused *Error
+	return errors.As(err, &refused) && (refused.Status == http.StatusMethodNotAllowed || refused.Status == http.StatusForbidden)
 }
 
 func (r *Repository) resolveByGet(ctx context.Context, ref string) (v1.Descriptor, error) {
@@ -146,11 +153,16 @@ func suffix(ref string) string {
 	return ":" + ref
 }
 
-// PushManifest uploads a manifest and sets its tags.
+// PushManifest uploads a manifest and sets its tags. One that refers to another is brought into the list of referrers where the
+// registry does not keep that by itself.
 func (r *Repository) PushManifest(ctx context.Context, raw []byte, opts *berth.PushOptions) (v1.Descriptor, error) {
 	if opts == nil {
 		opts = &berth.PushOptions{}
 	}
+	return r.push(ctx, raw, opts)
+}
+
+func (r *Repository) push(ctx context.Context, raw []byte, opts *berth.PushOptions) (v1.Descriptor, error) {
 	e, err := schema1.Open(opts.MediaType, raw)
 	if err == nil && opts.Digest != "" {
 		err = e.Verify(opts.Digest)
@@ -166,31 +178,47 @@ func (r *Repository) PushManifest(ctx context.Context, raw []byte, opts *berth.P
 			return v1.Descriptor{}, err
 		}
 	}
-	return e.Descriptor, r.put(ctx, e.Descriptor, raw, opts)
+	answer, err := r.put(ctx, e.Descriptor, raw, opts)
+	if err == nil {
+		err = r.listReferrer(ctx, e.Descriptor, raw, answer)
+	}
+	return e.Descriptor, err
 }
 
-// put sends the manifest once, and once more for each tag that the registry did not take along.
-func (r *Repository) put(ctx context.Context, desc v1.Descriptor, raw []byte, opts *berth.PushOptions) error {
-	req := ocirequest.Request{Kind: ocirequest.ManifestPut, Reference: string(desc.Digest), Tags: opts.Tags}
-	if len(opts.Tags) == 1 && desc.Digest.Algorithm() == digest.SHA256 {
-		req.Reference, req.Tags = opts.Tags[0], nil
-	}
+// put sends the manifest once, and once more for each tag that the registry did not take along. It returns the header of the
+// first answer.
+func (r *Repository) put(ctx context.Context, desc v1.Descriptor, raw []byte, opts *berth.PushOptions) (http.Header, error) {
+	req, rest := r.firstPut(desc, opts.Tags)
 	header := conditions(opts)
 	header.Set("Content-Type", desc.MediaType)
 	answer, err := r.putOne(ctx, exchange{request: req, header: header}, desc, raw)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, tag := range req.Tags {
-		if slices.Contains(acceptedTags(answer), tag) {
+	taken := acceptedTags(answer)
+	if len(req.Tags) > 0 {
+		r.registry.learnt.tagParameters.learn(len(taken) > 0)
+	}
+	for _, tag := range rest {
+		if slices.Contains(taken, tag) {
 			continue
 		}
 		req := ocirequest.Request{Kind: ocirequest.ManifestPut, Reference: tag}
 		if _, err := r.putOne(ctx, exchange{request: req, header: header}, desc, raw); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return answer, nil
+}
+
+// firstPut is the first request, and the tags that it does not set by itself. A digest of another algorithm than sha256 has to
+// be named.
+func (r *Repository) firstPut(desc v1.Descriptor, tags []string) (ocirequest.Request, []string) {
+	byTag := len(tags) == 1 || r.registry.learnt.tagParameters.isNo() && len(tags) > 1
+	if byTag && desc.Digest.Algorithm() == digest.SHA256 {
+		return ocirequest.Request{Kind: ocirequest.ManifestPut, Reference: tags[0]}, tags[1:]
+	}
+	return ocirequest.Request{Kind: ocirequest.ManifestPut, Reference: string(desc.Digest), Tags: tags}, tags
 }
 
 func conditions(opts *berth.PushOptions) http.Header {
@@ -206,6 +234,7 @@ func conditions(opts *berth.PushOptions) http.Header {
 
 func (r *Repository) putOne(ctx context.Context, e exchange, desc v1.Descriptor, raw []byte) (http.Header, error) {
 	e.body, e.length = bytes.NewReader(raw), int64(len(raw))
+	e.again = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil }
 	resp, err := r.send(ctx, e)
 	if err != nil {
 		return nil, err
@@ -230,6 +259,9 @@ func acceptedTags(h http.Header) (tags []string) {
 // DeleteManifest deletes a manifest by its digest.
 func (r *Repository) DeleteManifest(ctx context.Context, d digest.Digest) error {
 	if err := berth.ValidateDigest(d); err != nil {
+		return err
+	}
+	if err := r.unlistReferrer(ctx, d); err != nil {
 		return err
 	}
 	return r.delete(ctx, string(d), http.Header{})

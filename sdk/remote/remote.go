@@ -52,6 +52,14 @@ type Options struct {
 	UserAgent string
 	// Transport sends the requests, below authentication. Nil: one that keeps connections open.
 	Transport http.RoundTripper
+	// Requests is how many are sent to one host at once. Zero: 32.
+	Requests int
+	// RequestsPerSecond is how many are begun in a second, at most, with each host. Zero: as many as it takes; a host that
+	// refuses some is asked more slowly from then on.
+	RequestsPerSecond float64
+	// Patience is how long a request is repeated that fails for a reason that may pass. Zero: two minutes. Negative: each is
+	// sent once.
+	Patience time.Duration
 }
 
 // Registry is a registry that is reached over HTTP. It implements [berth.Registry].
@@ -60,8 +68,13 @@ type Registry struct {
 	name   string
 	base   *url.URL
 	client *http.Client
+	quirks quirks
+	gate   *gate // of its own host
 
 	credentials auth.CredentialFunc
+	patience    time.Duration
+	learnt      learnt
+	fallbacks   fallbacks
 }
 
 // New returns the registry at a host: "registry.example.com", "localhost:5000". It does no I/O. The
@@ -77,14 +90,19 @@ func New(host string, opts *Options) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport := &auth.Transport{Base: opts.Transport, Credentials: opts.Credentials, UserAgent: opts.UserAgent}
-	if transport.Base == nil {
-		transport.Base = newTransport()
+	sender := opts.Transport
+	if sender == nil {
+		sender = newTransport()
 	}
+	patient := newPatient(sender, opts)
+	transport := &auth.Transport{Base: patient, Credentials: opts.Credentials, UserAgent: opts.UserAgent}
 	if transport.UserAgent == "" {
 		transport.UserAgent = userAgent
 	}
-	r := &Registry{host: name, name: opts.Name, base: base, client: &http.Client{Transport: transport}, credentials: opts.Credentials}
+	r := &Registry{
+		host: name, name: opts.Name, base: base, client: &http.Client{Transport: transport}, quirks: quirksOf(name),
+		gate: patient.gate(base.Host), credentials: opts.Credentials, patience: patient.patience,
+	}
 	if r.credentials == nil {
 		r.credentials = func(context.Context, string) (auth.Credential, error) { return auth.Credential{}, nil }
 	}
@@ -97,7 +115,6 @@ func newTransport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost = 32
 	t.DisableCompression = true
-	t.ResponseHeaderTimeout = 2 * time.Minute
 	return t
 }
 
@@ -121,16 +138,10 @@ func baseURL(host string, plainHTTP bool) (base *url.URL, name string, err error
 	case scheme != "http" && scheme != "https":
 		return nil, "", fmt.Errorf("registry %.100q: %w: the scheme must be https", host, berth.ErrNameInvalid)
 	}
-	return &url.URL{Scheme: scheme, Host: apiHost(name)}, name, nil
-}
-
-// apiHost is where a registry's API is: Docker Hub's is not at the name that its images have.
-func apiHost(name string) string {
-	switch name {
-	case "docker.io", "index.docker.io":
-		return "registry-1.docker.io"
+	if api := quirksOf(name).api; api != "" {
+		return &url.URL{Scheme: scheme, Host: api}, name, nil
 	}
-	return name
+	return &url.URL{Scheme: scheme, Host: name}, name, nil
 }
 
 // Host is the registry's name, as references to it begin.
@@ -147,6 +158,9 @@ func (r *Registry) Ping(ctx context.Context) error {
 	return drop(resp)
 }
 
+// RateLimit is what the registry has last said of how much may be asked of it; the zero value where it has said nothing.
+func (r *Registry) RateLimit() RateLimit { return r.gate.rateLimit() }
+
 // CloseIdleConnections closes the connections that no request uses. The registry can be used on.
 func (r *Registry) CloseIdleConnections() { r.client.CloseIdleConnections() }
 
@@ -162,8 +176,8 @@ func (r *Registry) Open(name string) (*Repository, error) {
 		return nil, err
 	}
 	path := name
-	if r.base.Host == "registry-1.docker.io" && !strings.Contains(name, "/") {
-		path = "library/" + name
+	if r.quirks.library != "" && !strings.Contains(name, "/") {
+		path = r.quirks.library + "/" + name
 	}
 	return &Repository{registry: r, name: name, path: path}, nil
 }
@@ -236,7 +250,7 @@ func (r *Registry) send(ctx context.Context, e exchange) (*http.Response, error)
 	}
 	resp, err := r.client.Do(req)
 	if err != nil {
-		return nil, r.transportError(e.request, err)
+		return nil, r.transportError(ctx, e.request, err)
 	}
 	if !accepted(resp.StatusCode, e.accept) {
 		return nil, r.newError(e.request, resp)

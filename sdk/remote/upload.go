@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -19,47 +18,6 @@ import (
 	"github.com/berthoci/berth/internal/ocirequest"
 	"github.com/berthoci/berth/sdk/remote/auth"
 )
-
-// PushBlob uploads a blob whose digest and size are known, in one request after the one that begins
-// the upload. open gives the blob's bytes from the start; it is called once more for each time that
-// the request has to be sent again.
-//
-// Errors: those of Commit; berth.ErrDigestInvalid where the bytes are not what desc says.
-func (r *Repository) PushBlob(ctx context.Context, desc v1.Descriptor, open func() (io.ReadCloser, error)) error {
-	up, err := r.begin(ctx, &berth.UploadOptions{Algorithm: desc.Digest.Algorithm()})
-	if err != nil {
-		return err
-	}
-	body, err := open()
-	if err != nil {
-		up.abandon(ctx)
-		return err
-	}
-	e := up.finish(desc.Digest)
-	e.body, e.length, e.again = body, desc.Size, open
-	if desc.Size == 0 {
-		body.Close()
-		e.body, e.again = http.NoBody, nil
-	}
-	e.header.Set("Content-Type", octetStream)
-	resp, err := r.send(ctx, e)
-	if err != nil {
-		up.abandon(ctx)
-		return err
-	}
-	return drop(resp)
-}
-
-// abandonTime is how long the end of an upload may take that nobody waits for any more.
-const abandonTime = 2 * time.Second
-
-// abandon ends an upload that has failed, also where that is because its context has ended. A registry that cannot be
-// asked forgets it in time.
-func (u *upload) abandon(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTime)
-	defer cancel()
-	_ = u.Cancel(ctx)
-}
 
 // NewUpload begins an upload, or mounts a blob.
 func (r *Repository) NewUpload(ctx context.Context, opts *berth.UploadOptions) (berth.Upload, error) {
@@ -165,6 +123,8 @@ type upload struct {
 	repo     *Repository
 	location *url.URL
 	size     int64
+	least    int // that the registry takes as a chunk, but for the last, in bytes
+	held     []byte
 	over     bool
 }
 
@@ -180,10 +140,26 @@ func (u *upload) follow(resp *http.Response) error {
 		return fmt.Errorf("%s/%s: the registry does not say where to upload to", u.repo.registry.host, u.repo.name)
 	}
 	if err == nil {
-		u.location = location
+		u.location = u.repo.registry.upgraded(location)
+	}
+	if least, err := strconv.Atoi(resp.Header.Get("OCI-Chunk-Min-Length")); err == nil && least > 0 {
+		u.least = min(least, maxLeast)
 	}
 	u.size = uploadedSize(resp.Header, u.size)
 	return nil
+}
+
+// maxLeast bounds what is held in memory until there is enough of it for a chunk.
+const maxLeast = 64 << 20
+
+// upgraded undoes what a registry behind a proxy tells that does not know that it is spoken to in https.
+func (r *Registry) upgraded(location *url.URL) *url.URL {
+	if r.base.Scheme != "https" || location.Scheme != "http" || location.Hostname() != r.base.Hostname() {
+		return location
+	}
+	secure := *location
+	secure.Scheme, secure.Host = r.base.Scheme, r.base.Host
+	return &secure
 }
 
 // uploadedSize reads how much has arrived. A Range of 0-0 is no byte, or one: only the caller knows.
@@ -209,30 +185,46 @@ func (u *upload) ID() string {
 
 func (u *upload) Size() int64 { return u.size }
 
-// Write sends p as one chunk.
+// Write sends p as one chunk. What is less than the registry takes waits for more.
 func (u *upload) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	e := u.chunk()
-	e.header.Set("Content-Range", fmt.Sprintf("%d-%d", u.size, u.size+int64(len(p))-1))
-	e.body, e.length = bytes.NewReader(p), int64(len(p))
-	if err := u.patch(e); err != nil {
+	if len(u.held)+len(p) < u.least {
+		u.held = append(u.held, p...)
+		return len(p), nil
+	}
+	chunk := p
+	if len(u.held) > 0 {
+		chunk = append(u.held, p...)
+	}
+	if err := u.patch(u.part(bytes.NewReader(chunk), int64(len(chunk)))); err != nil {
 		return 0, err
 	}
+	u.held = nil
 	return len(p), nil
+}
+
+// part is a chunk that goes where the last one ended.
+func (u *upload) part(body io.Reader, length int64) exchange {
+	e := u.chunk()
+	e.header.Set("Content-Range", fmt.Sprintf("%d-%d", u.size, u.size+length-1))
+	e.body, e.length = body, length
+	return e
 }
 
 // ReadFrom sends all of r as one request, however long it is.
 func (u *upload) ReadFrom(r io.Reader) (int64, error) {
-	counted := &counter{Reader: r}
+	counted := &counter{Reader: io.MultiReader(bytes.NewReader(u.held), r), n: -int64(len(u.held))}
+	u.held = nil
 	e := u.chunk()
 	e.body, e.length = counted, -1
+	begin := u.size
 	err := u.patch(e)
-	if err == nil && u.size < counted.n {
-		u.size = counted.n
+	if err == nil && u.size == begin {
+		u.size = begin + counted.n
 	}
-	return counted.n, err
+	return max(0, counted.n), err
 }
 
 // counter counts what is read through it, and hides what else the reader can do.
@@ -282,7 +274,14 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) (v1.Descriptor, er
 		return v1.Descriptor{}, err
 	}
 	u.over = true
-	resp, err := u.repo.send(ctx, u.finish(d))
+	e := u.finish(d)
+	if len(u.held) > 0 {
+		e.body, e.length = bytes.NewReader(u.held), int64(len(u.held))
+		e.header.Set("Content-Range", fmt.Sprintf("%d-%d", u.size, u.size+e.length-1))
+		e.header.Set("Content-Type", octetStream)
+		u.size += e.length
+	}
+	resp, err := u.repo.send(ctx, e)
 	if err != nil {
 		return v1.Descriptor{}, err
 	}

@@ -217,7 +217,7 @@ func serve(tb testing.TB) *served {
 	}))
 	tb.Cleanup(srv.Close)
 	var err error
-	s.Registry, err = remote.New(srv.Listener.Addr().String(), nil)
+	s.Registry, err = remote.New(srv.Listener.Addr().String(), &remote.Options{Patience: -1})
 	must(tb, err)
 	return s
 }

@@ -96,7 +96,7 @@ func (t *repositoryTarget) PutBlob(ctx context.Context, desc v1.Descriptor, open
 			return Mounted, err
 		}
 	}
-	if err := t.repo.PushBlob(ctx, desc, open); err != nil {
+	if err := t.repo.PushBlob(ctx, desc, open, nil); err != nil {
 		return "", err
 	}
 	t.known.remember(desc, t.repo.Name())

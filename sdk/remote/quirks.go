@@ -1,0 +1,69 @@
+package remote
+
+import (
+	"path"
+	"strings"
+	"sync/atomic"
+)
+
+// quirks are what is known of a registry that it does not tell.
+type quirks struct {
+	// host that it is about, as path.Match has patterns.
+	host string
+	// api is the host that serves the API, where it is another one.
+	api string
+	// library is put before names of one part.
+	library string
+	// whole: a blob has to come in one request; chunks after the first are lost without a word.
+	whole bool
+}
+
+// quirksTable is all that is known by the hosts' names. What a registry shows by how it answers is not in here: see learnt.
+func quirksTable() []quirks {
+	hub := quirks{api: "registry-1.docker.io", library: "library"}
+	return []quirks{
+		{host: "docker.io", api: hub.api, library: hub.library},
+		{host: "index.docker.io", api: hub.api, library: hub.library},
+		{host: "registry-1.docker.io", api: hub.api, library: hub.library},
+		{host: "*.dkr.ecr.*.amazonaws.com", whole: true},
+		{host: "*.dkr.ecr.*.amazonaws.com.cn", whole: true},
+		{host: "*.dkr.ecr-fips.*.amazonaws.com", whole: true},
+		{host: "public.ecr.aws", whole: true},
+	}
+}
+
+func quirksOf(host string) quirks {
+	for _, q := range quirksTable() {
+		if ok, err := path.Match(q.host, strings.ToLower(host)); err == nil && ok {
+			return q
+		}
+	}
+	return quirks{}
+}
+
+// learnt is what a registry has shown by its answers. Each is yes, no, or not known yet.
+type learnt struct {
+	tagParameters answer       // it sets several tags in one request
+	referrers     answer       // it has the API for referrers
+	conditions    answer       // it keeps to If-Match
+	chunk         atomic.Int64 // of a blob, in bytes, because it takes no more at once; zero: all
+}
+
+// answer is one thing that is learnt. Its zero value is that it is not known.
+type answer struct{ state atomic.Int32 }
+
+const (
+	yes int32 = iota + 1
+	no
+)
+
+func (a *answer) learn(holds bool) {
+	if holds {
+		a.state.Store(yes)
+	} else {
+		a.state.Store(no)
+	}
+}
+
+func (a *answer) isYes() bool { return a.state.Load() == yes }
+func (a *answer) isNo() bool  { return a.state.Load() == no }
