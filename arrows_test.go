@@ -24,6 +24,7 @@ var rooms = map[string][]string{
 	"internal/durable":          {"."},
 	"internal/registrytest":     {".", "manifest", "manifest/schema1"},
 	"internal/memory":           {".", "manifest/schema1", "internal/ocirequest"},
+	"internal/hostile":          {".", "internal/ocirequest"},
 	"ocilayout":                 {".", "manifest", "manifest/schema1", "internal/ocirequest", "internal/control", "internal/durable"},
 	"cmd/torture":               {".", "manifest", "ocilayout"},
 	"server":                    {".", "manifest", "manifest/schema1", "internal/ocirequest"},

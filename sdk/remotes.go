@@ -23,7 +23,7 @@ type Remotes struct {
 	hosts map[string]*remote.Registry
 }
 
-// NewRemotes uses the options' Credentials, PlainHTTP and UserAgent.
+// NewRemotes uses what the options say of remote registries.
 func NewRemotes(opts *Options) *Remotes {
 	r := &Remotes{hosts: map[string]*remote.Registry{}}
 	if opts != nil {
@@ -49,6 +49,11 @@ func (r *Remotes) Registry(hostname string) (*remote.Registry, error) {
 		Credentials: r.opts.Credentials,
 		PlainHTTP:   r.mayBePlain(hostname),
 		UserAgent:   r.opts.UserAgent,
+		CertDirs:    r.opts.CertDirs,
+		Patience:    r.opts.Patience,
+		Requests:    r.opts.Requests,
+
+		RequestsPerSecond: r.opts.RequestsPerSecond,
 	})
 	switch {
 	case errors.Is(err, berth.ErrUnsupported):

@@ -99,6 +99,14 @@ type Options struct {
 	PlainHTTP []string
 	// UserAgent names the tool and its version to remote registries. Empty: "berth".
 	UserAgent string
+	// CertDirs are directories of CAs and client certificates of remote registries, as Docker's certs.d. None: where Docker
+	// and podman have theirs.
+	CertDirs []string
+	// Requests and RequestsPerSecond bound what a remote registry is asked, and Patience how long it is asked again: see
+	// remote.Options.
+	Requests          int
+	RequestsPerSecond float64
+	Patience          time.Duration
 	// Logger is told what the process that serves the layout logs. Nil: nobody.
 	Logger *slog.Logger
 }

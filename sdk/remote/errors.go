@@ -64,7 +64,7 @@ func (e *Error) Unwrap() []error {
 }
 
 // newError reads a refusal and closes its body.
-func (r *Registry) newError(req ocirequest.Request, resp *http.Response) error {
+func (r *Registry) newError(req ocirequest.Request, resp *http.Response, trace *auth.Trace) error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	resp.Body.Close()
 	e := &Error{Method: resp.Request.Method, URL: plainURL(resp.Request.URL), Status: resp.StatusCode, Name: r.name}
@@ -78,7 +78,7 @@ func (r *Registry) newError(req ocirequest.Request, resp *http.Response) error {
 	}
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:
-		e.Advice = r.advise(resp)
+		e.Advice = r.advise(resp.Request.Context(), trace.Granted || strings.Contains(resp.Header.Get("WWW-Authenticate"), "insufficient_scope"))
 	case http.StatusTooManyRequests:
 		e.Advice = tooMuch(resp.Header)
 	}
@@ -97,13 +97,13 @@ func tooMuch(h http.Header) string {
 	return strings.Join(said, "; ")
 }
 
-// advise tells why a registry may have refused: what it said itself, or which credential was shown.
-func (r *Registry) advise(resp *http.Response) string {
-	shown, err := r.credentials(resp.Request.Context(), r.base.Host)
-	if err == nil && shown != (auth.Credential{}) && strings.Contains(resp.Header.Get("WWW-Authenticate"), "insufficient_scope") {
+// advise tells why a registry may have refused. A credential for which a token server has given a token is good.
+func (r *Registry) advise(ctx context.Context, good bool) string {
+	shown, err := r.credentials(ctx, r.base.Host)
+	if good && err == nil && shown != (auth.Credential{}) {
 		return "the login is good, but does not allow this"
 	}
-	return r.adviseLogin(resp.Request.Context())
+	return r.adviseLogin(ctx)
 }
 
 // adviseLogin tells which credential was shown and what may help.

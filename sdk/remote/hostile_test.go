@@ -2,7 +2,6 @@ package remote_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -222,24 +221,6 @@ func TestAnErrorIsNotLong(t *testing.T) {
 	}
 }
 
-// The next page may not be on another host: it would be sent this one's credentials.
-func TestTheNextPageOnAnotherHost(t *testing.T) {
-	stolen := false
-	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { stolen = true }))
-	defer evil.Close()
-	repo := against(t, answer(200, `{"tags":["a"]}`, "Link", "<"+evil.URL+`/v2/x/tags/list?last=a>; rel="next"`))
-	var tags []string
-	var last error
-	for tag, err := range repo.Tags(t.Context(), "") {
-		if last = err; err == nil {
-			tags = append(tags, tag)
-		}
-	}
-	if !errors.Is(last, berth.ErrDenied) || len(tags) != 1 || stolen {
-		t.Errorf("tags %q, then %v; asked the other host: %v", tags, last, stolen)
-	}
-}
-
 func TestListsAcrossPages(t *testing.T) {
 	repo := against(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Query().Get("last") {
@@ -295,56 +276,6 @@ func TestReferrersFromTheFallbackTag(t *testing.T) {
 	}
 	if n := count(digest.FromString("lonely"), nil); n != 0 {
 		t.Errorf("%d referrers of a lonely subject", n)
-	}
-}
-
-// A registry that will not mount is uploaded to.
-func TestMountsThatAreRefused(t *testing.T) {
-	for _, status := range []int{401, 403, 404, 405} {
-		t.Run(fmt.Sprint(status), func(t *testing.T) {
-			repo := against(t, func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Query().Has("mount") {
-					w.WriteHeader(status)
-					return
-				}
-				w.Header().Set("Location", "/v2/x/blobs/uploads/abc")
-				w.WriteHeader(http.StatusAccepted)
-			})
-			up, err := repo.NewUpload(t.Context(), &berth.UploadOptions{Mount: emptyDigest, From: "y"})
-			if err != nil || up.ID() != "abc" {
-				t.Errorf("got %v, %v", up, err)
-			}
-		})
-	}
-}
-
-// An upload that is sent on to another host takes no credentials along.
-func TestAnUploadOnAnotherHost(t *testing.T) {
-	var shown []string
-	store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		shown = append(shown, r.Header.Get("Authorization"), r.URL.Query().Get("sig"), r.URL.Query().Get("digest"))
-		w.WriteHeader(http.StatusCreated)
-	}))
-	defer store.Close()
-	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, _, ok := r.BasicAuth(); !ok {
-			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		w.Header().Set("Location", store.URL+"/upload?sig=abc")
-		w.WriteHeader(http.StatusAccepted)
-	}))
-	defer registry.Close()
-	host := registry.Listener.Addr().String()
-	anybody := func(context.Context, string) (auth.Credential, error) {
-		return auth.Credential{Username: "u", Password: "p"}, nil
-	}
-	repo := repository(t, host, &remote.Options{Credentials: anybody})
-	desc := v1.Descriptor{Digest: emptyDigest, Size: int64(len(emptyIndex))}
-	err := repo.PushBlob(t.Context(), desc, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(emptyIndex)), nil }, nil)
-	if want := []string{"", "abc", string(emptyDigest)}; err != nil || fmt.Sprint(shown) != fmt.Sprint(want) {
-		t.Errorf("the other host was shown %q, %v", shown, err)
 	}
 }
 

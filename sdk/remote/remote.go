@@ -23,6 +23,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -50,6 +51,14 @@ type Options struct {
 	Name string
 	// UserAgent names the program and its version. Zero: "berth".
 	UserAgent string
+	// AnonymousRetry reads without the stored credential where that is turned down, so that a stale one does not get in the
+	// way of what is public.
+	AnonymousRetry bool
+	// AllowRealm is asked about a token server that would be refused: see [auth.Transport]. Nil: none is allowed.
+	AllowRealm func(registry string, realm *url.URL) bool
+	// CertDirs are the directories that have one for each host with CAs and client certificates in it, as Docker's
+	// certs.d has them. None: where Docker and podman have theirs.
+	CertDirs []string
 	// Transport sends the requests, below authentication. Nil: one that keeps connections open.
 	Transport http.RoundTripper
 	// Requests is how many are sent to one host at once. Zero: 32.
@@ -92,10 +101,13 @@ func New(host string, opts *Options) (*Registry, error) {
 	}
 	sender := opts.Transport
 	if sender == nil {
-		sender = newTransport()
+		sender = newHostTransports(newTransport(), opts.CertDirs)
 	}
 	patient := newPatient(sender, opts)
-	transport := &auth.Transport{Base: patient, Credentials: opts.Credentials, UserAgent: opts.UserAgent}
+	transport := &auth.Transport{
+		Base: patient, Credentials: opts.Credentials, UserAgent: opts.UserAgent,
+		AnonymousRetry: opts.AnonymousRetry, AllowRealm: opts.AllowRealm,
+	}
 	if transport.UserAgent == "" {
 		transport.UserAgent = userAgent
 	}
@@ -115,6 +127,7 @@ func newTransport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost = 32
 	t.DisableCompression = true
+	t.DialContext = auth.GuardDial(&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second})
 	return t
 }
 
@@ -228,7 +241,8 @@ func actions(kind ocirequest.Kind) []string {
 
 // send sends a request and returns its answer, with the body open, or an *Error.
 func (r *Registry) send(ctx context.Context, e exchange) (*http.Response, error) {
-	ctx = auth.WithScopes(ctx, e.scopes...)
+	var trace auth.Trace
+	ctx = auth.WithTrace(auth.WithScopes(ctx, e.scopes...), &trace)
 	if e.location != nil && !r.own(e.location) {
 		ctx = auth.WithoutAuth(ctx)
 	}
@@ -253,7 +267,7 @@ func (r *Registry) send(ctx context.Context, e exchange) (*http.Response, error)
 		return nil, r.transportError(ctx, e.request, err)
 	}
 	if !accepted(resp.StatusCode, e.accept) {
-		return nil, r.newError(e.request, resp)
+		return nil, r.newError(e.request, resp, &trace)
 	}
 	return resp, nil
 }
@@ -261,7 +275,17 @@ func (r *Registry) send(ctx context.Context, e exchange) (*http.Response, error)
 // own reports whether an address that the registry gave is its own. Others, of a CDN for example,
 // are spoken to without credentials: refusing them breaks uploads, answering them leaks.
 func (r *Registry) own(u *url.URL) bool {
-	return u.Scheme == r.base.Scheme && u.Host == r.base.Host
+	return u.Scheme == r.base.Scheme && strings.EqualFold(u.Hostname(), r.base.Hostname()) && portOf(u) == portOf(r.base)
+}
+
+func portOf(u *url.URL) string {
+	switch port := u.Port(); {
+	case port != "":
+		return port
+	case u.Scheme == "http":
+		return "80"
+	}
+	return "443"
 }
 
 func accepted(status int, accept []int) bool {

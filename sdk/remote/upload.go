@@ -59,12 +59,8 @@ func (r *Repository) mount(ctx context.Context, opts *berth.UploadOptions) (*upl
 		e.scopes = []auth.Scope{auth.Repository(opts.From, "pull")}
 	}
 	resp, err := r.send(ctx, e)
-	var refused *Error
-	if errors.As(err, &refused) {
-		switch refused.Status {
-		case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed:
-			return nil, nil
-		}
+	if refusesMount(err) {
+		return nil, nil
 	}
 	if err != nil {
 		return nil, err
@@ -74,6 +70,25 @@ func (r *Repository) mount(ctx context.Context, opts *berth.UploadOptions) (*upl
 		return nil, berth.ErrMounted
 	}
 	return r.newUpload(ctx, resp)
+}
+
+// refusesMount reports whether a blob that cannot be mounted may be uploaded: the registry has refused, or its token server the
+// right to pull from the other repository.
+func refusesMount(err error) bool {
+	status := 0
+	var refused *Error
+	var denied *auth.Error
+	switch {
+	case errors.As(err, &refused):
+		status = refused.Status
+	case errors.As(err, &denied):
+		status = denied.Status
+	}
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed:
+		return true
+	}
+	return false
 }
 
 func (r *Repository) begin(ctx context.Context, opts *berth.UploadOptions) (*upload, error) {
@@ -93,7 +108,7 @@ func (r *Repository) begin(ctx context.Context, opts *berth.UploadOptions) (*upl
 func (r *Repository) ResumeUpload(ctx context.Context, id string) (berth.Upload, error) {
 	location, err := r.registry.base.Parse(r.uploadAddress(id))
 	if err != nil {
-		return nil, fmt.Errorf("%s/%s: %w: %.60q", r.registry.host, r.name, berth.ErrUploadUnknown, id)
+		return nil, fmt.Errorf("%s/%s: %w", r.registry.host, r.name, berth.ErrUploadUnknown) // without the ID, which may be signed
 	}
 	resp, err := r.send(ctx, exchange{request: ocirequest.Request{Kind: ocirequest.UploadStatus}, location: location})
 	if err != nil {
@@ -198,8 +213,12 @@ func (u *upload) Write(p []byte) (int, error) {
 	if len(u.held) > 0 {
 		chunk = append(u.held, p...)
 	}
+	begin := u.size
 	if err := u.patch(u.part(bytes.NewReader(chunk), int64(len(chunk)))); err != nil {
 		return 0, err
+	}
+	if u.size == begin { // a Range of one byte is also one of none
+		u.size += int64(len(chunk))
 	}
 	u.held = nil
 	return len(p), nil
@@ -258,9 +277,10 @@ func (u *upload) patch(e exchange) error {
 
 func (u *upload) finish(d digest.Digest) exchange {
 	location := *u.location
-	query := location.Query()
-	query.Set("digest", string(d))
-	location.RawQuery = query.Encode()
+	if location.RawQuery != "" {
+		location.RawQuery += "&" // as it is, for a signature may be of it
+	}
+	location.RawQuery += "digest=" + url.QueryEscape(string(d))
 	return exchange{
 		request:  ocirequest.Request{Kind: ocirequest.UploadFinish},
 		location: &location,

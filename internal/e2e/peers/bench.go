@@ -27,6 +27,7 @@ const (
 	rowRestart
 	rowMemory
 	rowImage
+	rowSync
 )
 
 // figure is what one server shows of one thing.
@@ -35,11 +36,13 @@ type figure struct{ what, server string }
 // bench is one run.
 type bench struct {
 	settings
-	dir      string // of all that is written, on the disk that is meant
-	figures  map[figure][]float64
-	watching watcher
-	disks    []disk       // that images are pushed on, once they are there
-	unmount  func() error // nil: nothing is mounted
+	dir         string // of all that is written, on the disk that is meant
+	figures     map[figure][]float64
+	watching    watcher
+	disks       []disk       // that images are pushed on, once they are there
+	unmount     func() error // nil: nothing is mounted
+	synced      *synced      // nil: it is not made yet
+	tokenServer *tokenServer // nil: it is not started yet
 }
 
 func newBench(ctx context.Context, s settings) (*bench, error) {
@@ -63,6 +66,9 @@ func newBench(ctx context.Context, s settings) (*bench, error) {
 }
 
 func (b *bench) close() error {
+	if b.tokenServer != nil {
+		b.tokenServer.close()
+	}
 	if b.unmount != nil {
 		if err := b.unmount(); err != nil {
 			return err
@@ -75,6 +81,7 @@ func (b *bench) close() error {
 var peers = []string{
 	"github.com/distribution/distribution/v3/cmd/registry",
 	"github.com/google/go-containerregistry/cmd/crane",
+	"github.com/regclient/regclient/cmd/regsync",
 }
 
 func (b *bench) build(ctx context.Context) error {
@@ -122,6 +129,7 @@ var stretches = []stretch{
 	{[]int{rowSmall}, (*bench).small},
 	{[]int{rowTag}, (*bench).fewTags},
 	{[]int{rowImage}, (*bench).layouts},
+	{[]int{rowSync}, (*bench).syncs},
 }
 
 func (b *bench) measure(ctx context.Context) error {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +28,7 @@ const (
 type conn struct {
 	net.Conn
 	address string
+	auth    string // what is sent as Authorization, if anything
 	in      *bufio.Reader
 	out     []byte
 	sink    []byte
@@ -90,6 +92,9 @@ func (c *conn) send(r request) error {
 	out = append(append(out, ' '), r.path...)
 	out = append(append(out, " HTTP/1.1\r\nHost: "...), c.address...)
 	out = append(out, "\r\nUser-Agent: peers\r\nAccept: "+accept+"\r\n"...)
+	if c.auth != "" {
+		out = append(append(append(out, "Authorization: "...), c.auth...), "\r\n"...)
+	}
 	if r.contentType != "" {
 		out = append(append(append(out, "Content-Type: "...), r.contentType...), "\r\n"...)
 	}
@@ -105,7 +110,7 @@ func (c *conn) send(r request) error {
 	if _, err := c.Write(out); err != nil {
 		return err
 	}
-	return r.body.writeTo(c)
+	return r.body.writeTo(c.Conn)
 }
 
 // head reads an answer up to its body.
@@ -182,16 +187,23 @@ func (c *conn) takeChunks(answer *response) (err error) {
 	return err
 }
 
-// content is bytes that are to be sent: a block so many times, and a tail.
+// content is bytes that are to be sent: a block so many times and a tail, or a file of a length that is known.
 type content struct {
 	block   []byte
 	repeats int
 	tail    []byte
+	file    string
+	length  int64
 }
 
-func (c content) size() int64 { return int64(len(c.block))*int64(c.repeats) + int64(len(c.tail)) }
+func (c content) size() int64 {
+	return int64(len(c.block))*int64(c.repeats) + int64(len(c.tail)) + c.length
+}
 
 func (c content) writeTo(w io.Writer) error {
+	if c.file != "" {
+		return copyFile(w, c.file)
+	}
 	for range c.repeats {
 		if _, err := w.Write(c.block); err != nil {
 			return err
@@ -201,5 +213,16 @@ func (c content) writeTo(w io.Writer) error {
 		return nil
 	}
 	_, err := w.Write(c.tail)
+	return err
+}
+
+// copyFile lets the kernel send the file, where that can.
+func copyFile(w io.Writer, name string) error {
+	file, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	_, err = io.Copy(w, file)
 	return err
 }

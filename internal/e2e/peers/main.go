@@ -7,6 +7,8 @@
 //	go run ./peers                 all of it
 //	go run ./peers -rows 2,3       some rows
 //	go run ./peers -tags 100000    and what one more tag costs at so many
+//	go run ./peers -rows 12        and what brings a layout's tags to another registry: berth sync beside
+//	                               crane, regsync, skopeo and a script
 //
 // Everything is measured over HTTP from this process, which shares the machine with the servers, with one
 // client that does no more than it has to, the same for all. Each server is a process of its own with its
@@ -16,6 +18,9 @@
 //
 // distribution waits for the disk before it answers; crane keeps tags and manifests in memory alone, and has
 // lost them after a restart.
+//
+// Those who sync are each measured as a whole process, towards a distribution registry of its own that wants tokens: over
+// loopback, and over a link that delays what goes through it. Nothing but loopback is spoken to here, too.
 //
 // It ends with code 1 if something failed or a demand was missed.
 package main
@@ -34,12 +39,13 @@ import (
 
 // settings are what a run is asked for.
 type settings struct {
-	rows   map[int]bool // none: all
-	rounds int
-	size   int64 // of the big blob, in bytes
-	images int   // small ones, in a round
-	tags   int   // at which one more is pushed besides
-	out    string
+	rows       map[int]bool // none: all
+	rounds     int
+	size       int64 // of the big blob, in bytes
+	images     int   // small ones, in a round
+	tags       int   // at which one more is pushed besides
+	syncImages int   // in the layout that is synced
+	out        string
 }
 
 func main() {
@@ -73,12 +79,13 @@ func parse(args []string) (s settings, err error) {
 	flags.Int64Var(&s.size, "size", 1<<10, "size of the big blob in `MiB`")
 	flags.IntVar(&s.images, "images", 4000, "push so many small images in a round")
 	flags.IntVar(&s.tags, "tags", 0, "push one more tag at this number of tags too")
+	flags.IntVar(&s.syncImages, "sync-images", 100, "sync so many images to another registry")
 	flags.StringVar(&s.out, "out", "../../out", "measure in this `DIR`, on the disk that is meant")
 	if err := flags.Parse(args); err != nil {
 		return s, err
 	}
 	s.size <<= 20
-	if s.rounds < 1 || s.size <= 0 || s.images < clients {
+	if s.rounds < 1 || s.size <= 0 || s.images < clients || s.syncImages < 1 {
 		return s, errors.New("at least one round, and something to push in it")
 	}
 	s.rows, err = parseRows(*rows)
@@ -92,8 +99,8 @@ func parseRows(text string) (map[int]bool, error) {
 			continue
 		}
 		n, err := strconv.Atoi(field)
-		if err != nil || n < 1 || n > rowImage {
-			return nil, fmt.Errorf("-rows: %q is none of 1 to %d", field, rowImage)
+		if err != nil || n < 1 || n > rowSync {
+			return nil, fmt.Errorf("-rows: %q is none of 1 to %d", field, rowSync)
 		}
 		rows[n] = true
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -100,16 +101,23 @@ func (b *bench) print(out io.Writer) (met bool) {
 		b.add("memory", name, float64(use.anonymous)/1024)
 		b.add("resident", name, float64(use.resident)/1024)
 	}
-	fmt.Fprintf(out, "medians of %d rounds; a big blob of %d MiB; the machine's load is %s\n\n", b.rounds, b.size>>20, load())
-	columns := []string{crane, distribution, bare, berth}
+	fmt.Fprintf(out, "medians of %d rounds; a big blob of %d MiB; the machine's load is %s\n", b.rounds, b.size>>20, load())
+	met = b.printTable(out, []string{crane, distribution, bare, berth}, b.lines())
+	return b.printTable(out, syncColumns, b.syncLines()) && met
+}
+
+// printTable prints those of some lines that are asked for.
+func (b *bench) printTable(out io.Writer, columns []string, lines []line) (met bool) {
+	lines = slices.DeleteFunc(lines, func(l line) bool { return !b.wants(l.row) })
+	if len(lines) == 0 {
+		return true
+	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer table.Flush()
-	fmt.Fprintf(table, "\t\t%s\tratio\tdemanded\t\n", strings.Join(columns, "\t"))
+	fmt.Fprintf(table, "\n\t\t%s\tratio\tdemanded\t\n", strings.Join(columns, "\t"))
 	met = true
-	for _, l := range b.lines() {
-		if b.wants(l.row) {
-			met = b.printLine(table, l, columns) && met
-		}
+	for _, l := range lines {
+		met = b.printLine(table, l, columns) && met
 	}
 	return met
 }

@@ -50,7 +50,7 @@ func TestRows(t *testing.T) {
 	if err != nil || !s.wants(rowPush) || !s.wants(rowMemory, rowTag) || s.wants(rowTag) || s.size != 64<<20 {
 		t.Errorf("%+v, %v", s, err)
 	}
-	for _, args := range [][]string{{"-rows", "12"}, {"-rows", "x"}, {"-rounds", "0"}} {
+	for _, args := range [][]string{{"-rows", "13"}, {"-rows", "x"}, {"-rounds", "0"}, {"-sync-images", "0"}} {
 		if _, err := parse(args); err == nil {
 			t.Errorf("%v is taken", args)
 		}

@@ -1,12 +1,19 @@
 package auth
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // The schemes that this package answers, in lower case.
 const (
 	schemeBasic  = "basic"
 	schemeBearer = "bearer"
 )
+
+// maxChallenges bounds, in bytes, what is read of the WWW-Authenticate field. A longer value is passed
+// over whole: half of it could say something else.
+const maxChallenges = 64 << 10
 
 // challenge is one way of authentication that a server offers (RFC 9110, 11.3).
 type challenge struct {
@@ -20,24 +27,25 @@ type challenge struct {
 // challenge may send a good one beside it.
 func parseChallenges(values []string) []challenge {
 	var out []challenge
+	left := maxChallenges
 	for _, v := range values {
+		if len(v) > left {
+			continue
+		}
+		left -= len(v)
 		p := challengeParser{rest: v}
 		out = append(out, p.challenges()...)
 	}
 	return out
 }
 
-// choose returns the strongest challenge that can be answered, whatever their order: a token that
-// expires is better than a password. A Bearer challenge without a realm says not where to get a
-// token, so it is good only for who has one, and comes last.
-func choose(offered []challenge) (challenge, bool) {
-	var best challenge
-	for _, c := range offered {
-		if c.strength() > best.strength() {
-			best = c
-		}
-	}
-	return best, best.strength() > 0
+// rank returns the challenges that can be answered, the strongest first, whatever their order was: a
+// token that expires is better than a password. A Bearer challenge without a realm says not where to
+// get a token, so it is good only for who has one, and comes last.
+func rank(offered []challenge) []challenge {
+	known := slices.DeleteFunc(slices.Clone(offered), func(c challenge) bool { return c.strength() == 0 })
+	slices.SortStableFunc(known, func(a, b challenge) int { return b.strength() - a.strength() })
+	return known
 }
 
 func (c challenge) strength() int {

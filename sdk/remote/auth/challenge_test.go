@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestChallengesAreParsed(t *testing.T) {
+func TestCase02ChallengesAreParsed(t *testing.T) {
 	param := func(kv ...string) map[string]string {
 		m := map[string]string{}
 		for i := 0; i < len(kv); i += 2 {
@@ -72,7 +72,7 @@ func TestChallengesAreParsed(t *testing.T) {
 	}
 }
 
-func TestTheStrongestChallengeIsChosenWhateverTheOrder(t *testing.T) {
+func TestCase01TheStrongestChallengeIsFirstWhateverTheOrder(t *testing.T) {
 	const (
 		basic     = `Basic realm="r"`
 		realmless = `Bearer service="s"`
@@ -81,25 +81,25 @@ func TestTheStrongestChallengeIsChosenWhateverTheOrder(t *testing.T) {
 	)
 	tests := []struct {
 		values []string
-		want   string // scheme and realm
+		want   []string // scheme and realm of each that can be answered
 	}{
-		{[]string{basic, full}, "bearer https://a"},
-		{[]string{full, basic}, "bearer https://a"},
-		{[]string{basic + ", " + full}, "bearer https://a"},
-		{[]string{realmless, basic}, "basic r"},
-		{[]string{basic, realmless}, "basic r"},
-		{[]string{realmless}, "bearer "},
-		{[]string{other, basic}, "basic r"},
-		{[]string{full, `Bearer realm="https://b"`}, "bearer https://a"},
+		{[]string{basic, full}, []string{"bearer https://a", "basic r"}},
+		{[]string{full, basic}, []string{"bearer https://a", "basic r"}},
+		{[]string{basic + ", " + full}, []string{"bearer https://a", "basic r"}},
+		{[]string{realmless, basic}, []string{"basic r", "bearer"}},
+		{[]string{basic, realmless}, []string{"basic r", "bearer"}},
+		{[]string{realmless}, []string{"bearer"}},
+		{[]string{other, basic}, []string{"basic r"}},
+		{[]string{full, `Bearer realm="https://b"`}, []string{"bearer https://a", "bearer https://b"}},
+		{[]string{other}, nil},
+		{[]string{full + `, x="` + strings.Repeat("x", maxChallenges) + `"`, basic}, []string{"basic r"}},
 	}
 	for _, tt := range tests {
-		c, ok := choose(parseChallenges(tt.values))
-		if got := c.scheme + " " + c.params["realm"]; !ok || got != tt.want {
-			t.Errorf("choose(%q) = %q, %v; want %q", tt.values, got, ok, tt.want)
+		var got []string
+		for _, c := range rank(parseChallenges(tt.values)) {
+			got = append(got, strings.TrimSpace(c.scheme+" "+c.params["realm"]))
 		}
-	}
-	if c, ok := choose(parseChallenges([]string{other})); ok {
-		t.Errorf("choose took %v, which nobody can answer", c)
+		wantEqual(t, fmt.Sprintf("rank(%q)", tt.values), got, tt.want)
 	}
 }
 

@@ -3,7 +3,9 @@ package auth
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 )
 
@@ -27,7 +29,8 @@ type Credential struct {
 }
 
 // String says what kind of credential it is, and whose: "anonymous", "alice", "identity token",
-// "identity token of alice", "access token", "password without user name".
+// "identity token of alice", "access token", "password without user name". It is one line of bounded
+// length, whatever the user is called.
 func (c Credential) String() string {
 	switch {
 	case c == Credential{}:
@@ -37,15 +40,24 @@ func (c Credential) String() string {
 	case c.Username == tokenUser, c.Username == "" && c.IdentityToken != "":
 		return "identity token"
 	case c.IdentityToken != "":
-		return "identity token of " + c.Username
+		return "identity token of " + line(c.Username)
 	case c.Username == "":
 		return "password without user name"
 	}
-	return c.Username
+	return line(c.Username)
 }
 
-// GoString is String, for the verb %#v.
-func (c Credential) GoString() string { return fmt.Sprintf("auth.Credential(%s)", c) }
+// Format writes String for every verb, also for those that would show the fields.
+func (c Credential) Format(f fmt.State, verb rune) {
+	text := c.String()
+	switch {
+	case verb == 'q':
+		text = strconv.Quote(text)
+	case verb == 'v' && f.Flag('#'):
+		text = "auth.Credential(" + text + ")"
+	}
+	io.WriteString(f, text)
+}
 
 // LogValue is String, for log/slog.
 func (c Credential) LogValue() slog.Value { return slog.StringValue(c.String()) }
@@ -79,15 +91,8 @@ func (c Credential) basic() (username, password string) {
 //
 // A [Transport] asks when a host has sent a challenge and no cached token answers it: for each token,
 // and with Basic for each request. So a function that is slow keeps its results, and one
-// that returns access tokens of its own, like an oauth2.TokenSource, returns a valid one each time:
-//
-//	func(ctx context.Context, host string) (auth.Credential, error) {
-//		token, err := source.Token()
-//		if err != nil {
-//			return auth.Credential{}, err
-//		}
-//		return auth.Credential{AccessToken: token.AccessToken}, nil
-//	}
+// that returns access tokens of its own returns a valid one each time; [TokenSource] makes one of a
+// source of OAuth2 tokens.
 //
 // The context has the scopes that the credential will be used for: see [Scopes]. Calls may run at once.
 type CredentialFunc func(ctx context.Context, host string) (Credential, error)

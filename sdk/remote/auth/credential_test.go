@@ -23,6 +23,7 @@ func TestACredentialShowsWhoseItIsAndNoSecret(t *testing.T) {
 		{Credential{Username: "alice", IdentityToken: "SECRET"}, "identity token of alice"},
 		{Credential{AccessToken: "SECRET"}, "access token"},
 		{Credential{Password: "SECRET"}, "password without user name"},
+		{Credential{Username: "alice\n\x1b[31m", Password: "SECRET"}, "alice [31m"},
 	}
 	for _, tt := range tests {
 		if got := tt.cred.String(); got != tt.want {
@@ -33,8 +34,8 @@ func TestACredentialShowsWhoseItIsAndNoSecret(t *testing.T) {
 		var log bytes.Buffer
 		logger := slog.New(slog.NewJSONHandler(&log, nil))
 		logger.Info("m", "cred", tt.cred, "holder", holder)
-		shown := fmt.Sprintf("%v %+v %#v %s %q %v %+v %s %s", tt.cred, tt.cred, tt.cred, tt.cred, tt.cred, holder, &holder, inJSON, &log)
-		if strings.Contains(shown, "SECRET") {
+		shown := fmt.Sprintf("%v %+v %#v %s %q %d %x %v %+v %#v %s %s", tt.cred, tt.cred, tt.cred, tt.cred, tt.cred, tt.cred, tt.cred, holder, &holder, holder, inJSON, &log)
+		if strings.Contains(shown, "SECRET") || strings.Contains(shown, fmt.Sprintf("%x", "SECRET")) {
 			t.Errorf("%s is shown as %s", tt.want, shown)
 		}
 		if !strings.Contains(log.String(), `"cred":"`+strings.Trim(string(mustJSON(t, tt.want)), `"`)+`"`) {

@@ -7,13 +7,15 @@
 // # Challenges
 //
 // A registry that wants authentication answers 401 with one or more challenges (RFC 9110, 11.6.1).
-// Bearer is preferred to Basic, whatever their order; of others none is answered, and the 401 is the
-// response. What a host demanded is remembered, so that later requests are authorised before they
-// are sent. A password is sent to a registry only after that has asked for Basic.
+// Bearer is preferred to Basic, whatever their order, and of several the first one that can be
+// answered is; where that is none, the 401 is the response. What a host demanded is remembered, so
+// that later requests are authorised before they are sent. A password is sent to a registry only after
+// that has asked for Basic.
 //
 // A 401 to a token that was kept from earlier gets a new token and sends the request again, once, if
 // it has no body or one that GetBody returns anew. A 401 to a token that is new is the response:
-// the credential has not the right, and the body says what the registry thinks of it.
+// the credential has not the right, and the body says what the registry thinks of it. [WithTrace]
+// tells these apart.
 //
 // # Tokens
 //
@@ -25,16 +27,21 @@
 //
 // With a user name and password, and with no credential, tokens are had by GET (distribution's
 // "Token Authentication Specification"); with an identity token by POST (its "OAuth2 Token
-// Authentication"), or by GET where the server turns out to take only that.
+// Authentication"), or by GET where the server turns out to take only that. Where the server gives
+// another identity token with the answer, that one is used from then on, by this Transport; what is
+// stored is not changed.
 //
 // # Where credentials go
 //
 // The credential of a host goes to that host, and to the realm that the host names for its tokens:
 //
 //   - A realm is https, or on this machine, or the registry's own address.
-//   - A realm at a private, link-local or loopback address is refused, unless the registry is itself at
-//     one. Names are not resolved: a name that resolves to a private address is not noticed. A
-//     dialer below can see to that; see net.Dialer.Control.
+//   - A realm at an address that means something else on each network is refused, unless the registry
+//     is at such an address too, or has the same host; one on this machine, unless the registry is on
+//     it; one at a link-local address always.
+//   - That is judged by the address as it is written and, with [GuardDial] in the transport below, by
+//     what its name resolves to when it is connected to. A registry is where it was connected to.
+//     What a proxy connects to, and a connection that is open already, are not looked at.
 //   - [Transport.AllowRealm] can allow what these rules refuse.
 //   - A token server's redirect to another host is not followed.
 //
@@ -44,7 +51,8 @@
 // # Errors
 //
 // A token that cannot be had is an [*Error], which matches [berth.ErrUnauthorized] or
-// [berth.ErrDenied] with errors.Is. No error, and no Credential that is printed, shows a secret.
+// [berth.ErrDenied] with errors.Is. No error, and no Credential that is printed, shows a secret; a
+// registry's refusal that repeats one comes without it.
 //
 // # Example
 //

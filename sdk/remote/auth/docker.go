@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,9 +34,11 @@ const (
 // repository is the first that the context's scopes name. Docker Hub's three names are one host.
 //
 // Nothing is read before the first lookup, and what was read is used for 4 minutes and 50 seconds. A
-// file that does not exist is empty. A helper runs once at a time for a host, for 10 seconds at most.
+// file that does not exist is empty; one of more than 16 MiB is an error. A helper runs once at a time for
+// a host, for 10 seconds at most.
 //
-// Errors name the file, or the helper, and never what a credential is.
+// Errors name the file, or the helper, with what that wrote to its standard output and standard error, and
+// never what a credential is.
 func Docker() CredentialFunc {
 	return (&dockerStore{now: time.Now, limit: helperLimit}).lookup
 }
@@ -140,20 +143,10 @@ func (s *dockerStore) run(ctx context.Context, helper, server string) (Credentia
 	}
 	c, err := getCredential(ctx, helper, server)
 	if err != nil {
-		return Credential{}, helperError(err)
+		return Credential{}, err
 	}
 	s.remember(key, c)
 	return c, nil
-}
-
-// helperError makes what a helper wrote fit for an error. The protocol has it write a message where
-// it fails and a credential where it does not; one that does both must not have it repeated.
-func helperError(err error) error {
-	text := line(err.Error())
-	if strings.HasPrefix(text, "{") {
-		text = "failed"
-	}
-	return errors.New(text)
 }
 
 func (s *dockerStore) recall(key string) (Credential, bool) {
@@ -169,7 +162,9 @@ func (s *dockerStore) remember(key string, c Credential) {
 	if s.answers == nil {
 		s.answers = make(map[string]helperAnswer)
 	}
-	s.answers[key] = helperAnswer{cred: c, expires: s.now().Add(keepFor)}
+	now := s.now()
+	maps.DeleteFunc(s.answers, func(_ string, old helperAnswer) bool { return !now.Before(old.expires) })
+	s.answers[key] = helperAnswer{cred: c, expires: now.Add(keepFor)}
 }
 
 // sources returns the configs in the order of their precedence.

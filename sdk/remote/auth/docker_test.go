@@ -108,7 +108,7 @@ func TestNothingIsReadBeforeTheFirstLookup(t *testing.T) {
 	}
 }
 
-func TestEntriesAreFoundUnderTheKeysThatClientsWrite(t *testing.T) {
+func TestCase19EntriesAreFoundUnderTheKeysThatClientsWrite(t *testing.T) {
 	web := Repository("team/web", "pull")
 	tests := []struct {
 		name, config, host string
@@ -275,9 +275,17 @@ func TestAHelperThatFailsNamesItself(t *testing.T) {
 	tests := []struct{ name, script, want string }{
 		{"with a message", `echo "the keychain is locked"; exit 1`, "the keychain is locked"},
 		{"without a message", `exit 3`, "exit status 3"},
+		{"with a message on standard error", `echo "no D-Bus
+here" >&2; exit 3`, "exit status 3 (standard error: no D-Bus here)"},
+		{"with one on each", `echo "no session" >&2; echo locked; exit 1`, "locked (standard error: no session)"},
 		{"with a message without end", `head -c 100000 /dev/zero | tr '\0' x; exit 1`, "xxx…"},
-		{"with a credential", `echo '{"Username":"a","Secret":"SECRET"}'; exit 1`, "failed"},
-		{"with what is no JSON", `echo SECRET`, "invalid character"},
+		{"with one without end on standard error", `head -c 100000 /dev/zero | tr '\0' x >&2; exit 1`, "xxx…"},
+		{"with an answer without end", `head -c 2000000 /dev/zero | tr '\0' ' '`, "larger than 1048576 bytes"},
+		{"with a credential", `echo '{"Username":"a","Secret":"SECRET"}'; exit 1`, "looks like a credential"},
+		{"with a credential on standard error", `echo 'debug: {"Username":"a","Secret":"SECRET' >&2; exit 1`, "looks like a credential"},
+		{"with a secret in its murmur", `echo '{"Username":"a","Secret":"SECRET"}'; echo "stored SECRET" >&2; exit 1`, "stored [redacted]"},
+		{"with what is no JSON", `echo SECRET`, "not the JSON of a credential"},
+		{"with a number for a secret", `echo '{"Username":"a","Secret":12345678}'`, "not the JSON of a credential"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -288,10 +296,54 @@ func TestAHelperThatFailsNamesItself(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "docker-credential-bad, asked for h: ") || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("error is %v", err)
 			}
-			if len(err.Error()) > 2*maxMessage || strings.Contains(err.Error(), "SECRET") {
+			if len(err.Error()) > 3*maxMessage || strings.Contains(err.Error(), "SECRET") || strings.Contains(err.Error(), "12345678") {
 				t.Errorf("error shows too much: %v", err)
 			}
 		})
+	}
+}
+
+// What a helper says while it succeeds is nobody's business, and what it leaves running holds nobody up.
+func TestAHelperThatMurmursAndLeavesADaemon(t *testing.T) {
+	dir := home(t)
+	helper(t, dir, "chatty", `sleep 5 & echo "warning: SECRET" >&2; echo '{"Username":"a","Secret":"x"}'`)
+	t.Setenv("DOCKER_AUTH_CONFIG", `{"credsStore":"chatty"}`)
+	out, err := os.Create(filepath.Join(dir, "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	stderr := os.Stderr
+	os.Stderr = out
+	defer func() { os.Stderr = stderr }()
+	if c := lookup(t, Docker(), "h"); c.Username != "a" {
+		t.Errorf("found %v", c)
+	}
+	if said, err := os.ReadFile(out.Name()); err != nil || len(said) > 0 {
+		t.Errorf("printed %q, %v", said, err)
+	}
+}
+
+func TestAHelperIsNoPath(t *testing.T) {
+	dir := home(t)
+	t.Chdir(dir)
+	helper(t, dir, "x", `echo '{"Username":"mallory","Secret":"x"}'`)
+	write(t, filepath.Join(dir, "docker-credential-", "file"), "")
+	t.Setenv("DOCKER_AUTH_CONFIG", `{"credsStore":"/../bin/docker-credential-x"}`)
+	if c, err := Docker()(t.Context(), "h"); err == nil || !strings.Contains(err.Error(), "without a path") {
+		t.Errorf("found %v, %v", c, err)
+	}
+}
+
+func TestAConfigWithoutEndIsNotRead(t *testing.T) {
+	dir := home(t)
+	path := filepath.Join(dir, ".docker", "config.json")
+	write(t, path, "")
+	if err := os.Truncate(path, maxDockerConfig+1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Docker()(t.Context(), "h"); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("error is %v", err)
 	}
 }
 
@@ -370,6 +422,9 @@ func TestWhatWasLookedUpIsUsedForUnderFiveMinutes(t *testing.T) {
 	now.advance(1)
 	if user := ask(); user != "b" || runs() != 2 {
 		t.Errorf("at the end: user %q, %d runs", user, runs())
+	}
+	if len(s.answers) != 1 {
+		t.Errorf("%d answers are kept", len(s.answers))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -13,6 +14,9 @@ import (
 	"strings"
 	"syscall"
 )
+
+// maxDockerConfig bounds, in bytes, a file that has credentials.
+const maxDockerConfig = 16 << 20
 
 // dockerConfig is what docker's config.json and podman's auth.json say about credentials.
 type dockerConfig struct {
@@ -35,11 +39,24 @@ type dockerEntry struct {
 // readDockerConfig reads a file. One that does not exist is empty; so is one below something that is
 // no directory, for a sandbox has its home at /dev/null.
 func readDockerConfig(path string) *dockerConfig {
-	raw, err := os.ReadFile(path)
+	raw, err := readBounded(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 		return &dockerConfig{err: err} // it names the file
 	}
 	return parseDockerConfig(path, raw)
+}
+
+func readBounded(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	raw, err := io.ReadAll(io.LimitReader(file, maxDockerConfig+1))
+	if len(raw) > maxDockerConfig {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxDockerConfig)
+	}
+	return raw, err
 }
 
 // parseDockerConfig parses raw and brings the keys into their plain form. The error does not repeat

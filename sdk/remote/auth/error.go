@@ -138,7 +138,7 @@ func redact(text string, c Credential) string {
 	for _, secret := range []string{pair, c.Password, c.IdentityToken, c.AccessToken} {
 		for _, form := range []string{secret, url.QueryEscape(secret)} {
 			if form != "" {
-				text = strings.ReplaceAll(text, form, "[redacted]")
+				text = strings.ReplaceAll(text, form, redacted)
 			}
 		}
 	}

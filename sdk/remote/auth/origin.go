@@ -15,10 +15,12 @@ type origin struct {
 	key  string // scheme and host, in lower case
 	host string // as credentials are looked up for
 
-	mu       sync.Mutex // mu guards the fields below
-	last     *demand    // of the last challenge; nil before the first
-	tokens   []*token   // newest first
-	getRealm string     // the realm that took an identity token by GET and not by POST
+	mu        sync.Mutex // mu guards the fields below
+	last      *demand    // of the last challenge; nil before the first
+	tokens    []*token   // newest first
+	kept      uint64     // how many tokens were ever kept
+	getRealm  string     // the realm that took an identity token by GET and not by POST
+	refreshes map[refreshKey]*refresh
 }
 
 // token is an access token, and what it serves.
@@ -28,6 +30,11 @@ type token struct {
 	service string
 	scopes  []Scope
 	expires time.Time // with the margin taken off
+
+	credential string // which credential it was given for
+	direct     bool   // it is itself that credential
+	turnedDown error  // why the stored credential is not the one
+	number     uint64 // of the tokens that its origin has kept, from 1
 }
 
 func (o *origin) learn(d *demand) {
@@ -43,19 +50,26 @@ func (o *origin) learned() *demand {
 	return o.last
 }
 
-// find returns a token that answers d for a request that needs need, or nil.
-func (o *origin) find(d *demand, need []Scope, now time.Time) *token {
-	if d.realm == nil {
+// find returns a token that grants w, or nil.
+func (o *origin) find(w wish, now time.Time) *token {
+	if w.demand.realm == nil {
 		return nil
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, tok := range o.tokens {
-		if tok.answers(d) && now.Before(tok.expires) && covers(tok.scopes, need) {
+		if tok.number > w.after && tok.answers(w.demand) && now.Before(tok.expires) && covers(tok.scopes, w.need) {
 			return tok
 		}
 	}
 	return nil
+}
+
+// count returns how many tokens were kept so far.
+func (o *origin) count() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.kept
 }
 
 // keep remembers a token, and drops those that have expired or that it can stand in for.
@@ -66,6 +80,8 @@ func (o *origin) keep(tok *token, now time.Time) {
 		return !now.Before(old.expires) ||
 			old.realm == tok.realm && old.service == tok.service && covers(tok.scopes, old.scopes)
 	})
+	o.kept++
+	tok.number = o.kept
 	o.tokens = slices.Insert(o.tokens, 0, tok)
 	if len(o.tokens) > maxTokens {
 		o.tokens = slices.Delete(o.tokens, maxTokens, len(o.tokens))

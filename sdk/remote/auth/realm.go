@@ -2,9 +2,9 @@ package auth
 
 import (
 	"fmt"
-	"net/netip"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/internal/ocirequest"
@@ -16,6 +16,9 @@ type demand struct {
 	realm   *url.URL // where tokens are had; nil with Basic, and where a Bearer challenge has none
 	service string   // what the token server calls the registry
 	scopes  []Scope  // what the challenged request needs, as the registry sees it
+
+	rule   *dialRule // where the realm may be, once its name is resolved; nil: anywhere
+	passed error     // why a stronger challenge beside this one could not be answered
 }
 
 func (d *demand) realmText() string {
@@ -25,10 +28,11 @@ func (d *demand) realmText() string {
 	return d.realm.String()
 }
 
-// demand reads a challenge that the request for target was answered with.
+// demand reads a challenge that the request for target was answered with, from an address of that
+// reach.
 //
 // Errors: *Error where the realm may not be asked.
-func (t *Transport) demand(target *url.URL, c challenge) (*demand, error) {
+func (t *Transport) demand(target *url.URL, c challenge, from reach) (*demand, error) {
 	d := &demand{scheme: c.scheme, service: c.params["service"], scopes: parseScopes(c.params["scope"])}
 	if d.service == "" {
 		d.service = target.Host
@@ -40,10 +44,17 @@ func (t *Transport) demand(target *url.URL, c challenge) (*demand, error) {
 	if err != nil {
 		return nil, err
 	}
-	if reason := refusal(target, realm); reason != "" && !t.allows(target, realm) {
-		return nil, &Error{Registry: target.Host, Realm: line(realm.Host), Message: "realm " + reason, Err: berth.ErrUnauthorized}
+	if known := hostReach(target.Hostname()); known != everywhere {
+		from = known
 	}
 	d.realm = realm
+	reason := refusal(target, realm, from)
+	switch {
+	case reason == "" && !sameOrigin(target, realm) && hostReach(realm.Hostname()) == everywhere:
+		d.rule = &dialRule{addr: dialAddr(realm), from: from, allow: func() bool { return t.allows(target, realm) }}
+	case reason != "" && !t.allows(target, realm):
+		return nil, &Error{Registry: target.Host, Realm: line(realm.Host), Message: "realm " + reason, Err: berth.ErrUnauthorized}
+	}
 	return d, nil
 }
 
@@ -53,10 +64,11 @@ func (t *Transport) allows(registry, realm *url.URL) bool {
 
 // resolveRealm returns the realm as an absolute http or https address. It may be relative to the
 // request that was challenged (RFC 3986, 5). A user name in it is dropped, for a server does not
-// choose what credentials it is sent.
+// choose what credentials it is sent. Its host is ASCII, as that of every URI is (RFC 3986, 3.2.2): in
+// another form it would not be the one that is dialled.
 func resolveRealm(target *url.URL, realm string) (*url.URL, error) {
 	u, err := target.Parse(realm)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" {
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || !isASCII(u.Host) {
 		return nil, &Error{
 			Registry: target.Host, Realm: line(fmt.Sprintf("%q", realm)),
 			Message: "realm is not an http address", Err: berth.ErrUnauthorized,
@@ -67,18 +79,22 @@ func resolveRealm(target *url.URL, realm string) (*url.URL, error) {
 }
 
 // refusal says why a registry's realm is not asked for tokens; "" if it is. A token server is sent
-// credentials, so it must be private to listen to; and an address that only this machine can reach
-// is not a stranger's to choose.
-func refusal(registry, realm *url.URL) string {
+// credentials, so nobody may listen to it; and an address that only this machine or its network can
+// reach is not a stranger's to choose. The host of the registry itself is one that the user chose.
+func refusal(registry, realm *url.URL, from reach) string {
 	switch {
 	case sameOrigin(registry, realm):
 		return ""
 	case realm.Scheme != "https" && !ocirequest.IsLoopback(realm.Hostname()):
-		return "is not https (AllowRealm can allow it)"
-	case isInternal(realm.Hostname()) && !isInternal(registry.Hostname()):
-		return "is a private address, and the registry is not (AllowRealm can allow it)"
+		return "is not https" + canAllow
+	case bareName(registry.Hostname()) == bareName(realm.Hostname()):
+		return ""
 	}
-	return ""
+	return from.refusal(hostReach(realm.Hostname()))
+}
+
+func isASCII(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
 }
 
 // sameOrigin reports whether two addresses have the same scheme, host and port (RFC 6454, 5).
@@ -99,34 +115,3 @@ func defaultPort(scheme string) string {
 	}
 	return "443"
 }
-
-// isInternal reports whether a host is an address that means something else on each network. It
-// does not resolve names: the answer could be another one by the time of the connection.
-func isInternal(host string) bool {
-	if ocirequest.IsLoopback(host) {
-		return true
-	}
-	name := bareName(host)
-	addr, err := netip.ParseAddr(name)
-	if err != nil {
-		return endsInNumber(name)
-	}
-	addr = addr.Unmap()
-	return addr.IsPrivate() || addr.IsLinkLocalUnicast() || addr.IsUnspecified() || addr.IsMulticast() ||
-		sharedAddresses().Contains(addr)
-}
-
-// sharedAddresses are those of carriers and clouds inside their own networks (RFC 6598).
-func sharedAddresses() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64}), 10) }
-
-// endsInNumber finds the IPv4 addresses that netip does not take and some resolvers do: "127.1",
-// "2130706433", "0x7f.1" (WHATWG URL, 3.5, "ends in a number").
-func endsInNumber(name string) bool {
-	last := name[strings.LastIndexByte(name, '.')+1:]
-	if hex, ok := strings.CutPrefix(last, "0x"); ok {
-		return strings.Trim(hex, "0123456789abcdef") == ""
-	}
-	return last != "" && strings.Trim(last, "0123456789") == ""
-}
-
-func bareName(host string) string { return strings.TrimSuffix(strings.ToLower(host), ".") }

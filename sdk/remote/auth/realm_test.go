@@ -2,7 +2,6 @@ package auth
 
 import (
 	"errors"
-	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -11,55 +10,62 @@ import (
 	"github.com/berthoci/berth/internal/ocirequest"
 )
 
-func TestLoopbackIsAnchored(t *testing.T) {
+func TestCase20LoopbackIsAnchored(t *testing.T) {
 	tests := []struct {
-		host               string
-		loopback, internal bool
+		host string
+		want reach
 	}{
-		{"localhost", true, true},
-		{"LOCALHOST", true, true},
-		{"localhost.", true, true},
-		{"registry.localhost", true, true},
-		{"127.0.0.1", true, true},
-		{"127.255.0.9", true, true},
-		{"::1", true, true},
-		{"::ffff:127.0.0.1", true, true},
-		{"127.0.0.1.example.com", false, false},
-		{"localhost.example.com", false, false},
-		{"notlocalhost", false, false},
-		{"10.1.2.3", false, true},
-		{"172.16.0.1", false, true},
-		{"192.168.1.1", false, true},
-		{"169.254.169.254", false, true},
-		{"100.100.100.200", false, true},
-		{"::ffff:10.0.0.1", false, true},
-		{"::ffff:100.64.0.1", false, true},
-		{"fe80::1%eth0", false, true},
-		{"fd00:ec2::254", false, true},
-		{"0.0.0.0", false, true},
-		{"::", false, true},
-		{"224.0.0.1", false, true},
-		{"2130706433", false, true},
-		{"127.1", false, true},
-		{"0x7f.1", false, true},
-		{"127.0.0.0x1", false, true},
-		{"8.8.8.8", false, false},
-		{"2001:4860:4860::8888", false, false},
-		{"auth.example", false, false},
-		{"host.local", false, false},
-		{"0xyz.example.0xg", false, false},
+		{"localhost", sameMachine},
+		{"LOCALHOST", sameMachine},
+		{"localhost.", sameMachine},
+		{"registry.localhost", sameMachine},
+		{"127.0.0.1", sameMachine},
+		{"127.255.0.9", sameMachine},
+		{"::1", sameMachine},
+		{"::ffff:127.0.0.1", sameMachine},
+		{"127.0.0.1.example.com", everywhere},
+		{"localhost.example.com", everywhere},
+		{"notlocalhost", everywhere},
+		{"10.1.2.3", sameNetwork},
+		{"172.16.0.1", sameNetwork},
+		{"192.168.1.1", sameNetwork},
+		{"100.100.100.200", sameNetwork},
+		{"198.18.0.1", sameNetwork},
+		{"::ffff:10.0.0.1", sameNetwork},
+		{"::ffff:100.64.0.1", sameNetwork},
+		{"fd00:ec2::254", sameNetwork},
+		{"64:ff9b::10.0.0.1", sameNetwork},
+		{"2002:a00:1::1", sameNetwork},
+		{"169.254.169.254", nowhere},
+		{"fe80::1%eth0", nowhere},
+		{"0.0.0.0", nowhere},
+		{"0.1.2.3", nowhere},
+		{"::", nowhere},
+		{"224.0.0.1", nowhere},
+		{"255.255.255.255", nowhere},
+		{"fec0::1", nowhere},
+		{"2130706433", nowhere},
+		{"127.1", nowhere},
+		{"0x7f.1", nowhere},
+		{"127.0.0.0x1", nowhere},
+		{"8.8.8.8", everywhere},
+		{"64:ff9b::8.8.8.8", everywhere},
+		{"2001:4860:4860::8888", everywhere},
+		{"auth.example", everywhere},
+		{"host.local", everywhere},
+		{"0xyz.example.0xg", everywhere},
 	}
 	for _, tt := range tests {
-		if got := ocirequest.IsLoopback(tt.host); got != tt.loopback {
-			t.Errorf("isLoopback(%q) = %v", tt.host, got)
+		if got := ocirequest.IsLoopback(tt.host); got != (tt.want == sameMachine) {
+			t.Errorf("IsLoopback(%q) = %v", tt.host, got)
 		}
-		if got := isInternal(tt.host); got != tt.internal {
-			t.Errorf("isInternal(%q) = %v", tt.host, got)
+		if got := hostReach(tt.host); got != tt.want {
+			t.Errorf("hostReach(%q) = %v, want %v", tt.host, got, tt.want)
 		}
 	}
 }
 
-func TestRealmsAreResolvedAndJudged(t *testing.T) {
+func TestCase11RealmsAreResolvedAndJudged(t *testing.T) {
 	const public, private, loopback = "https://registry.example/v2/a/tags", "https://10.0.0.5/v2/", "http://127.0.0.1:5000/v2/"
 	tests := []struct {
 		registry, realm string
@@ -85,13 +91,23 @@ func TestRealmsAreResolvedAndJudged(t *testing.T) {
 		{public, "file:///etc/passwd", ""},
 		{public, "https:///token", ""},
 		{public, "https://au\x7fth/", ""},
+		{public, "https://b\u00fccher.example/token", ""},
+		{public, "https://b%C3%BCcher.example/token", ""},
+		{public, "https://xn--bcher-kva.example/token", "https://xn--bcher-kva.example/token"},
 		{"http://registry.example/v2/", "/token", "http://registry.example/token"},
 		{"http://registry.example/v2/", "http://registry.example:80/token", "http://registry.example:80/token"},
 		{"http://registry.example/v2/", "http://registry.example:81/token", ""},
 		{"http://registry.example/v2/", "http://auth.example/token", ""},
 		{private, "https://10.0.0.1/token", "https://10.0.0.1/token"},
 		{private, "http://10.0.0.1/token", ""},
-		{private, "http://localhost:9/token", "http://localhost:9/token"},
+		{private, "http://localhost:9/token", ""},
+		{private, "https://127.0.0.1/token", ""},
+		{private, "https://169.254.169.254/token", ""},
+		{private, "https://10.0.0.5:8443/token", "https://10.0.0.5:8443/token"},
+		{private, "http://10.0.0.5:8443/token", ""},
+		{loopback, "https://10.0.0.1/token", "https://10.0.0.1/token"},
+		{loopback, "https://169.254.169.254/token", ""},
+		{"https://169.254.1.1:5000/v2/", "https://169.254.1.1/token", "https://169.254.1.1/token"},
 		{loopback, "http://127.0.0.1:5001/token", "http://127.0.0.1:5001/token"},
 		{loopback, "http://auth.localhost/token", "http://auth.localhost/token"},
 		{loopback, "https://auth.example/token", "https://auth.example/token"},
@@ -103,7 +119,7 @@ func TestRealmsAreResolvedAndJudged(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := new(Transport).demand(target, challenge{scheme: schemeBearer, params: map[string]string{"realm": tt.realm}})
+		d, err := new(Transport).demand(target, challenge{scheme: schemeBearer, params: map[string]string{"realm": tt.realm}}, everywhere)
 		got := ""
 		if err == nil {
 			got = d.realmText()
@@ -114,34 +130,6 @@ func TestRealmsAreResolvedAndJudged(t *testing.T) {
 		if err != nil && (!errors.Is(err, berth.ErrUnauthorized) || !strings.Contains(err.Error(), target.Host)) {
 			t.Errorf("realm %q of %s: error %q", tt.realm, tt.registry, err)
 		}
-	}
-}
-
-func TestARefusedRealmIsNeverAsked(t *testing.T) {
-	internal := &fakeRealm{}
-	registry := &fakeRegistry{challenges: []string{`Bearer realm="http://169.254.169.254/token"`}, accept: acceptBearer}
-	rt := &Transport{
-		Base:        network{registryURL: registry, "http://169.254.169.254": internal},
-		Credentials: Static("registry.example", Credential{Username: "alice", Password: "hunter2"}),
-	}
-	_, err := rt.RoundTrip(request(t, http.MethodGet, registryURL+"/v2/", nil))
-	if !errors.Is(err, berth.ErrUnauthorized) {
-		t.Errorf("error is %v", err)
-	}
-	if n := len(internal.requests()); n != 0 {
-		t.Errorf("the private address got %d requests", n)
-	}
-}
-
-func TestTheUserCanAllowARealm(t *testing.T) {
-	internal := &fakeRealm{}
-	registry := &fakeRegistry{challenges: []string{`Bearer realm="http://10.0.0.1/token"`}, accept: acceptBearer}
-	rt := &Transport{Base: network{registryURL: registry, "http://10.0.0.1": internal}}
-	rt.AllowRealm = func(host string, realm *url.URL) bool {
-		return host == "registry.example" && realm.Host == "10.0.0.1"
-	}
-	if status, _ := get(t, rt, registryURL+"/v2/"); status != http.StatusOK {
-		t.Errorf("status %d", status)
 	}
 }
 

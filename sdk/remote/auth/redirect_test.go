@@ -38,7 +38,7 @@ func redirecting(t *testing.T, location func(registry string) string) (client *h
 	return &http.Client{Transport: &Transport{Credentials: alice}}, registry, seen
 }
 
-func TestARedirectToAnotherOriginCarriesNoAuthorization(t *testing.T) {
+func TestCase12ARedirectToAnotherOriginCarriesNoAuthorization(t *testing.T) {
 	cdn, seen := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "layer") })
 	client, registry, _ := redirecting(t, func(string) string { return cdn.URL + "/layer" })
 	resp, err := client.Get(registry.URL + "/blob")
@@ -62,7 +62,7 @@ func TestARedirectWithinTheOriginKeepsItsAuthorization(t *testing.T) {
 	wantEqual(t, "the registry saw", *seen, []string{"/blob ", "/blob Bearer t1", "/layer Bearer t1"})
 }
 
-func TestTheChallengeOfARedirectTargetIsNotAnswered(t *testing.T) {
+func TestCase12TheChallengeOfARedirectTargetIsNotAnswered(t *testing.T) {
 	for _, challenge := range []string{`Basic realm="give"`, `Bearer realm="/token"`} {
 		cdn, seen := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("WWW-Authenticate", challenge)
@@ -81,7 +81,7 @@ func TestTheChallengeOfARedirectTargetIsNotAnswered(t *testing.T) {
 	}
 }
 
-func TestARedirectThatComesBackHasNoAuthorization(t *testing.T) {
+func TestCase12ARedirectThatComesBackHasNoAuthorization(t *testing.T) {
 	var back string
 	cdn, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, back+"/return", http.StatusTemporaryRedirect)
@@ -105,7 +105,7 @@ func TestARedirectThatComesBackHasNoAuthorization(t *testing.T) {
 	wantEqual(t, "the registry saw", *seen, []string{"/blob ", "/blob Bearer t1", "/return ", "/delete-all "})
 }
 
-func TestARedirectDropsTheCallersOwnAuthorizationToo(t *testing.T) {
+func TestCase12ARedirectDropsTheCallersOwnAuthorizationToo(t *testing.T) {
 	// Same host name, another port: http.Client would keep the header.
 	cdn, seen := serve(t, func(http.ResponseWriter, *http.Request) {})
 	client, registry, _ := redirecting(t, func(string) string { return cdn.URL + "/layer" })
@@ -119,7 +119,7 @@ func TestARedirectDropsTheCallersOwnAuthorizationToo(t *testing.T) {
 	wantEqual(t, "the other origin saw", *seen, []string{"/layer "})
 }
 
-func TestARequestWithoutAuthIsSentBareAndItsChallengeReturned(t *testing.T) {
+func TestCase13ARequestWithoutAuthIsSentBareAndItsChallengeReturned(t *testing.T) {
 	registry := &fakeRegistry{}
 	rt := pair(registry, &fakeRealm{})
 	get(t, rt, registryURL+"/v2/")
@@ -131,7 +131,7 @@ func TestARequestWithoutAuthIsSentBareAndItsChallengeReturned(t *testing.T) {
 	wantEqual(t, "authorizations", registry.authorizations(), []string{"", "Bearer t1", ""})
 }
 
-func TestARealmsRedirectToAnotherOriginIsNotFollowed(t *testing.T) {
+func TestCase11ARealmsRedirectToAnotherOriginIsNotFollowed(t *testing.T) {
 	for _, cred := range []Credential{{}, {Username: "alice", Password: "hunter2"}, {IdentityToken: "identity"}} {
 		thief, seen := serve(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"token":"stolen"}`) })
 		realm := &fakeRealm{respond: func(w http.ResponseWriter, r *http.Request) bool {

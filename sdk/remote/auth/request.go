@@ -2,6 +2,7 @@ package auth
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 )
@@ -24,9 +25,9 @@ func isForeign(req *http.Request) bool {
 	return false
 }
 
-// send sends a copy of req with that Authorization header, or with none.
-func (t *Transport) send(req *http.Request, authorization string) (*http.Response, error) {
-	out := req.Clone(req.Context())
+// send sends a copy of req, under ctx and with that Authorization header, or with none.
+func (t *Transport) send(ctx context.Context, req *http.Request, authorization string) (*http.Response, error) {
+	out := req.Clone(ctx)
 	if authorization == "" {
 		out.Header.Del("Authorization")
 	} else {
@@ -49,6 +50,9 @@ func (t *Transport) transmit(req, out *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if authorization := out.Header.Get("Authorization"); authorization != "" {
+		censor(resp, authorization)
+	}
 	resp.Request = req
 	return resp, nil
 }
@@ -66,7 +70,7 @@ func (t *Transport) resend(req *http.Request, resp *http.Response, authorization
 		again.Body = body
 	}
 	resp.Body.Close()
-	resp, err := t.send(again, authorization)
+	resp, err := t.send(again.Context(), again, authorization)
 	if err != nil {
 		return nil, err
 	}

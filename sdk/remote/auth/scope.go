@@ -57,11 +57,18 @@ func scopesOf(ctx context.Context) []Scope {
 	return scopes
 }
 
+// maxScopes bounds the scopes that are taken from one challenge.
+const maxScopes = 64
+
 // parseScopes reads the scope parameter of a challenge: scopes with spaces between them (RFC 6750,
-// 3). A name may have colons, for it may begin with a host and port.
+// 3). A name may have colons, for it may begin with a host and port. Those beyond the bound are left
+// out.
 func parseScopes(text string) []Scope {
 	var scopes []Scope
-	for _, field := range strings.Fields(text) {
+	for field := range strings.FieldsSeq(text) {
+		if len(scopes) == maxScopes {
+			break
+		}
 		scopes = append(scopes, parseScope(field))
 	}
 	return merge(scopes)
@@ -131,6 +138,13 @@ func (s Scope) includes(n Scope) bool {
 }
 
 func (s Scope) sameResource(o Scope) bool { return s.Type == o.Type && s.Name == o.Name }
+
+// onlyPull reports whether scopes ask for nothing but to read.
+func onlyPull(scopes []Scope) bool {
+	return !slices.ContainsFunc(scopes, func(s Scope) bool {
+		return slices.ContainsFunc(s.Actions, func(action string) bool { return action != "pull" })
+	})
+}
 
 func (s Scope) pushRank() int {
 	if slices.Contains(s.Actions, "push") {

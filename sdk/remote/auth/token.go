@@ -34,6 +34,7 @@ const (
 type exchange struct {
 	registry string // host that the token is for
 	realm    *url.URL
+	rule     *dialRule // where the realm may be
 	service  string
 	scopes   []Scope
 	cred     Credential
@@ -42,16 +43,18 @@ type exchange struct {
 // obtain returns a token for x from its realm.
 //
 // Errors: *Error. If a retry without the credential fails too, it is the first error: that one names
-// the credential.
+// the credential. That retry is for what can be public; a token that lacks the right to push would only
+// be refused later, and by somebody who does not know why.
 func (t *Transport) obtain(ctx context.Context, o *origin, x exchange) (*token, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeLimit)
 	defer cancel()
 	tok, err := t.exchange(ctx, o, x)
-	if !t.AnonymousRetry || x.cred == (Credential{}) || !failedWith(err, refused) {
+	if !t.AnonymousRetry || x.cred == (Credential{}) || !onlyPull(x.scopes) || !failedWith(err, refused) {
 		return tok, err
 	}
 	x.cred = Credential{}
 	if tok, again := t.exchange(ctx, o, x); again == nil {
+		tok.turnedDown = err
 		return tok, nil
 	}
 	return nil, err
@@ -61,7 +64,7 @@ func (t *Transport) exchange(ctx context.Context, o *origin, x exchange) (*token
 	if x.cred.IdentityToken == "" || o.isGetOnly(x.realm) {
 		return t.exchangeGET(ctx, x)
 	}
-	tok, err := t.exchangePOST(ctx, x)
+	tok, err := t.exchangeIdentity(ctx, o, x)
 	if !failedWith(err, maybeGetOnly) {
 		return tok, err
 	}
@@ -107,11 +110,13 @@ func (t *Transport) exchangeGET(ctx context.Context, x exchange) (*token, error)
 	if username, password := x.cred.basic(); username != "" || password != "" {
 		req.SetBasicAuth(username, password)
 	}
-	return t.ask(x, req)
+	tok, _, err := t.ask(x, req)
+	return tok, err
 }
 
-// exchangePOST asks as RFC 6749, 6 and distribution's "OAuth2 Token Authentication" have it.
-func (t *Transport) exchangePOST(ctx context.Context, x exchange) (*token, error) {
+// exchangePOST asks as RFC 6749, 6 and distribution's "OAuth2 Token Authentication" have it. It returns
+// also the identity token that takes the place of the one that was sent; "" where that stays good.
+func (t *Transport) exchangePOST(ctx context.Context, x exchange) (tok *token, next string, err error) {
 	form := url.Values{
 		"grant_type":    {"refresh_token"},
 		"refresh_token": {x.cred.IdentityToken},
@@ -123,33 +128,42 @@ func (t *Transport) exchangePOST(ctx context.Context, x exchange) (*token, error
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, x.realm.String(), strings.NewReader(form.Encode()))
 	if err != nil {
-		return nil, x.fail(0, "", err)
+		return nil, "", x.fail(0, "", err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	return t.ask(x, req)
 }
 
-func (t *Transport) ask(x exchange, req *http.Request) (*token, error) {
+func (t *Transport) ask(x exchange, req *http.Request) (tok *token, next string, err error) {
 	t.identify(req)
 	sent := t.clock()
+	resp, body, err := t.read(x, req.WithContext(x.rule.under(req.Context())))
+	if err != nil {
+		return nil, "", err
+	}
+	return x.parse(resp.StatusCode, body, sent)
+}
+
+// read sends a request to the realm and returns the body of an answer of status 2xx.
+func (t *Transport) read(x exchange, req *http.Request) (*http.Response, []byte, error) {
 	client := http.Client{Transport: t.base(), CheckRedirect: stayAtOrigin}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, x.fail(0, "", withoutURL(err))
+		return nil, nil, x.fail(0, "", withoutURL(err))
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer+1))
 	switch {
 	case err != nil:
-		return nil, x.fail(0, "", err)
+		return nil, nil, x.fail(0, "", err)
 	case len(body) > maxTokenAnswer:
-		return nil, x.fail(resp.StatusCode, "answer is larger than 1 MiB", nil)
+		return nil, nil, x.fail(resp.StatusCode, "answer is larger than 1 MiB", nil)
 	case resp.StatusCode/100 == 3:
-		return nil, x.fail(resp.StatusCode, "redirect to another host is not followed", nil)
+		return nil, nil, x.fail(resp.StatusCode, "redirect to another host is not followed", nil)
 	case resp.StatusCode/100 != 2:
-		return nil, x.fail(resp.StatusCode, diagnostics(body), nil)
+		return nil, nil, x.fail(resp.StatusCode, diagnostics(body), nil)
 	}
-	return x.parse(resp.StatusCode, body, sent)
+	return resp, body, nil
 }
 
 // stayAtOrigin follows a redirect only within the realm's own origin: the request holds credentials,
@@ -171,28 +185,29 @@ func withoutURL(err error) error {
 	return err
 }
 
-// parse reads a token from an answer of status 2xx. It counts the token's life from when it was
-// asked for, and not from issued_at, which is by the server's clock.
-func (x exchange) parse(status int, body []byte, sent time.Time) (*token, error) {
+// parse reads a token from an answer of status 2xx, and the refresh token if there is one. It counts
+// the token's life from when it was asked for, and not from issued_at, which is by the server's clock.
+func (x exchange) parse(status int, body []byte, sent time.Time) (tok *token, next string, err error) {
 	var answer struct {
-		Token       string          `json:"token"`
-		AccessToken string          `json:"access_token"`
-		ExpiresIn   json.RawMessage `json:"expires_in"`
+		Token        string          `json:"token"`
+		AccessToken  string          `json:"access_token"`
+		ExpiresIn    json.RawMessage `json:"expires_in"`
+		RefreshToken string          `json:"refresh_token"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, x.fail(status, "answer is not the JSON of a token", nil)
+		return nil, "", x.fail(status, "answer is not the JSON of a token", nil)
 	}
 	value := answer.Token
 	if value == "" {
 		value = answer.AccessToken
 	}
 	if !isTokenValue(value) {
-		return nil, x.fail(status, "answer has no usable token", nil)
+		return nil, "", x.fail(status, "answer has no usable token", nil)
 	}
 	return &token{
-		value: value, realm: x.realm.String(), service: x.service, scopes: x.scopes,
+		value: value, realm: x.realm.String(), service: x.service, scopes: x.scopes, credential: x.cred.String(),
 		expires: sent.Add(usable(lifetime(answer.ExpiresIn))),
-	}, nil
+	}, answer.RefreshToken, nil
 }
 
 // isTokenValue reports whether a token can stand in a header. RFC 6750, 2.1 allows less; servers

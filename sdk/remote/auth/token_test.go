@@ -17,7 +17,7 @@ import (
 	"github.com/berthoci/berth"
 )
 
-func TestScopesOfATokenAreThoseOfItsRequest(t *testing.T) {
+func TestCase07ScopesOfATokenAreThoseOfItsRequest(t *testing.T) {
 	push, mount, del := Repository("a", "pull", "push"), Repository("b", "pull"), Repository("a", "delete")
 	tests := []struct {
 		name      string
@@ -124,7 +124,7 @@ func TestASilentTokenServerIsGivenUp(t *testing.T) {
 	})
 }
 
-func TestAnIdentityTokenIsExchangedByPOST(t *testing.T) {
+func TestCase05AnIdentityTokenIsExchangedByPOST(t *testing.T) {
 	for _, cred := range []Credential{{IdentityToken: "identity"}, {Username: "<token>", Password: "identity"}} {
 		realm := &fakeRealm{}
 		rt := pair(&fakeRegistry{}, realm)
@@ -137,7 +137,7 @@ func TestAnIdentityTokenIsExchangedByPOST(t *testing.T) {
 	}
 }
 
-func TestATokenServerWithoutPOSTIsAskedByGETAndRemembered(t *testing.T) {
+func TestCase05ATokenServerWithoutPOSTIsAskedByGETAndRemembered(t *testing.T) {
 	for i, status := range []int{400, 401, 404, 405} {
 		user := []string{"<token>", "alice"}[i%2]
 		realm := &fakeRealm{respond: func(w http.ResponseWriter, r *http.Request) bool {
@@ -160,6 +160,59 @@ func TestATokenServerWithoutPOSTIsAskedByGETAndRemembered(t *testing.T) {
 		}
 		wantEqual(t, fmt.Sprint("requests after ", status), got, []string{"POST", "GET " + user + " identity", "GET " + user + " identity"})
 	}
+}
+
+// An exchange that waits for another one with the same identity token ends with its own request.
+func TestWaitingForATurnEndsWithTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		realm := &fakeRealm{respond: func(http.ResponseWriter, *http.Request) bool { <-release; return false }}
+		rt := pair(&fakeRegistry{}, realm)
+		rt.Credentials = Static("registry.example", Credential{IdentityToken: "identity"})
+		first := make(chan int, 1)
+		go func() { status, _ := get(t, rt, registryURL+"/v2/", pullA); first <- status }()
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		second := make(chan error, 1)
+		go func() {
+			req := request(t, http.MethodGet, registryURL+"/v2/", nil)
+			_, err := rt.RoundTrip(req.WithContext(WithScopes(ctx, Repository("b", "pull"))))
+			second <- err
+		}()
+		synctest.Wait()
+		cancel()
+		if err := <-second; !errors.Is(err, context.Canceled) {
+			t.Errorf("error is %v", err)
+		}
+		close(release)
+		if status := <-first; status != http.StatusOK || len(realm.requests()) != 1 {
+			t.Errorf("status %d after %d exchanges", status, len(realm.requests()))
+		}
+	})
+}
+
+func TestIdentityTokensAreFollowedWithinBounds(t *testing.T) {
+	o := new(origin)
+	for i := range 3 * maxRefreshes {
+		if r := o.refresh("realm", fmt.Sprint(i)); r.newest != fmt.Sprint(i) || len(o.refreshes) > maxRefreshes {
+			t.Errorf("%d: %q of %d", i, r.newest, len(o.refreshes))
+		}
+	}
+}
+
+// A server may begin to replace identity tokens while several exchanges use one.
+func TestAnIdentityTokenThatWasReplacedMeanwhile(t *testing.T) {
+	r := new(origin).refresh("realm", "stored")
+	r.learn("stored", "")
+	sent, end, err := r.begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.learn("stored", "second")
+	wantEqual(t, "to try instead", r.instead(sent), "second")
+	end()
+	wantEqual(t, "where that is refused too", r.instead("second"), "stored")
+	wantEqual(t, "where all are", r.instead("stored"), "")
 }
 
 func TestABadIdentityTokenProvesNothingAboutPOST(t *testing.T) {
@@ -188,7 +241,7 @@ func TestPOSTIsNotGivenUpForAServerError(t *testing.T) {
 	}
 }
 
-func TestACredentialGoesOnlyToTheRealmOfItsOwnRegistry(t *testing.T) {
+func TestCase11ACredentialGoesOnlyToTheRealmOfItsOwnRegistry(t *testing.T) {
 	realm := &fakeRealm{}
 	rt := pair(&fakeRegistry{}, realm)
 	rt.Credentials = Chain(
@@ -197,27 +250,6 @@ func TestACredentialGoesOnlyToTheRealmOfItsOwnRegistry(t *testing.T) {
 	)
 	get(t, rt, registryURL+"/v2/")
 	wantEqual(t, "user name at the realm", realm.requests()[0].username, "")
-}
-
-func TestAnonymousRetryForgivesAStaleCredential(t *testing.T) {
-	for _, retry := range []bool{true, false} {
-		realm := &fakeRealm{respond: func(w http.ResponseWriter, r *http.Request) bool {
-			_, _, stale := r.BasicAuth()
-			if stale {
-				w.WriteHeader(http.StatusForbidden)
-			}
-			return stale
-		}}
-		rt := pair(&fakeRegistry{}, realm)
-		rt.Credentials, rt.AnonymousRetry = alice, retry
-		resp, err := rt.RoundTrip(request(t, http.MethodGet, registryURL+"/v2/", nil))
-		if retry && (err != nil || resp.StatusCode != http.StatusOK) {
-			t.Errorf("with the retry: %v", err)
-		}
-		if !retry && (!errors.Is(err, berth.ErrDenied) || !strings.Contains(err.Error(), "as alice")) {
-			t.Errorf("without the retry: %v", err)
-		}
-	}
 }
 
 func TestAnonymousRetryThatFailsTooNamesTheCredential(t *testing.T) {
@@ -230,7 +262,7 @@ func TestAnonymousRetryThatFailsTooNamesTheCredential(t *testing.T) {
 	}
 }
 
-func TestTokenAnswersAreRead(t *testing.T) {
+func TestCase04TokenAnswersAreRead(t *testing.T) {
 	const margin60 = 45 * time.Second
 	tests := []struct {
 		name, body string
@@ -257,7 +289,7 @@ func TestTokenAnswersAreRead(t *testing.T) {
 	now := newClock().Now()
 	x := exchange{registry: "registry.example", realm: &url.URL{Scheme: "https", Host: "auth.example"}}
 	for _, tt := range tests {
-		tok, err := x.parse(200, []byte(tt.body), now)
+		tok, _, err := x.parse(200, []byte(tt.body), now)
 		if tt.value == "" {
 			if !errors.Is(err, berth.ErrUnauthorized) {
 				t.Errorf("%s: error is %v", tt.name, err)
@@ -378,7 +410,7 @@ func TestTokensKeptAreBounded(t *testing.T) {
 			first = tok
 		}
 	}
-	if len(o.tokens) != maxTokens || o.find(d, first.scopes, now) != nil {
+	if len(o.tokens) != maxTokens || o.find(wish{demand: d, need: first.scopes}, now) != nil {
 		t.Errorf("%d tokens are kept", len(o.tokens))
 	}
 	o.keep(&token{realm: d.realmText(), scopes: []Scope{pullA}, expires: now.Add(3 * time.Hour)}, now.Add(2*time.Hour))

@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -26,13 +25,16 @@ type Transport struct {
 	// what Base sends.
 	UserAgent string
 
-	// AllowRealm is asked about a realm that would be refused: one that is not https, or a private
-	// address named by a registry that is not private itself. True allows it for that registry, a
-	// host as in a request's address. The function must not change the realm. Nil: none is allowed.
+	// AllowRealm is asked about a realm that would be refused: one that is not https, or at an
+	// address that the registry may not name, because only this machine or its network can reach
+	// it. True allows it for that registry, a host as in a request's address. The function must not
+	// change the realm. It may be called by several goroutines at once. Nil: none is allowed.
 	AllowRealm func(registry string, realm *url.URL) bool
 
-	// AnonymousRetry asks for an anonymous token where the stored credential is turned down, so
-	// that a stale one does not get in the way of what is public.
+	// AnonymousRetry asks once more without the stored credential where that is turned down, by
+	// the token server or by the registry itself, so that a stale one does not get in the way of
+	// what is public. It is for what only reads: tokens to pull, and GET and HEAD. Where it does not
+	// help either, the error or the answer to the credential stands.
 	AnonymousRetry bool
 
 	now       func() time.Time // nil: time.Now
@@ -52,14 +54,16 @@ func WithoutAuth(ctx context.Context) context.Context {
 }
 
 // RoundTrip sends req, with authorisation if its host is known to want it; if the host sends a
-// challenge that can be answered, it sends req again, once. A status 401 that remains is returned
-// as the response, with its body.
+// challenge that can be answered, it sends req again, once, and for AnonymousRetry a last time. A
+// status 401 that remains is returned as the response, with its body.
 //
 //   - A request that has an Authorization header is sent as it is.
 //   - A hop of a redirect that has left the host it began at, by scheme, name or port, is sent without
 //     authorisation, also where it returns there.
 //   - A request whose body cannot be had again by GetBody is not sent again, but what its challenge
 //     says is remembered, so the caller's next one is authorised.
+//   - Where a response of status 400 or above repeats what the request was authorised with, its body
+//     has "[redacted]" in that place, and no Content-Length: such bodies end up in errors and logs.
 //
 // The scopes that tokens are asked for are those of [WithScopes], or those that the challenge names.
 //
@@ -70,22 +74,20 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.pass(req)
 	}
 	if isForeign(req) {
-		return t.send(req, "")
+		report(req.Context(), grant{})
+		return t.send(req.Context(), req, "")
 	}
 	if _, own := req.Header["Authorization"]; own {
+		report(req.Context(), grant{})
 		return t.pass(req)
 	}
 	o := t.origin(req.URL)
-	g, err := t.first(req.Context(), o)
-	if err != nil {
-		closeBody(req)
-		return nil, err
+	resp, g, err := t.attempt(req, o)
+	if err == nil && t.isForgivable(req, resp, g) {
+		resp, g = t.forgive(req, resp, o, g)
 	}
-	resp, err := t.send(req, g.header)
-	if err != nil || resp.StatusCode != http.StatusUnauthorized {
-		return resp, err
-	}
-	return t.answer(req, resp, o, g)
+	report(req.Context(), g)
+	return resp, err
 }
 
 // CloseIdleConnections closes those of Base, as [http.Client.CloseIdleConnections] asks for.
@@ -95,12 +97,20 @@ func (t *Transport) CloseIdleConnections() {
 	}
 }
 
-// grant is what one request is sent with.
-type grant struct {
-	header string  // the value of Authorization; "" is none
-	token  *token  // nil unless the header has one
-	fresh  bool    // the token was got for this request
-	scopes []Scope // what the token was wanted for
+// attempt sends req, and again if what the answer demands can be given. The grant is what the last of
+// them was sent with.
+func (t *Transport) attempt(req *http.Request, o *origin) (*http.Response, grant, error) {
+	g, err := t.first(req.Context(), o)
+	if err != nil {
+		closeBody(req)
+		return nil, g, err
+	}
+	ctx, way := watch(req.Context(), req.URL)
+	resp, err := t.send(ctx, req, g.header)
+	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+		return resp, g, err
+	}
+	return t.answer(req, resp, o, g, way.reach())
 }
 
 // first authorises a request by what its host said to an earlier one.
@@ -113,59 +123,66 @@ func (t *Transport) first(ctx context.Context, o *origin) (grant, error) {
 	if len(need) == 0 {
 		need = d.scopes
 	}
-	return t.grant(ctx, o, d, need)
+	return t.grant(ctx, o, wish{demand: d, need: need})
 }
 
 // answer sends req again if what resp demands can be given and has not been given yet. Else it
-// returns resp.
-func (t *Transport) answer(req *http.Request, resp *http.Response, o *origin, used grant) (*http.Response, error) {
+// returns resp. from is the reach of the address that resp came from.
+func (t *Transport) answer(req *http.Request, resp *http.Response, o *origin, used grant, from reach) (*http.Response, grant, error) {
 	o.forget(used.token)
-	d, err := t.understand(req.URL, resp.Header, o)
+	d, err := t.understand(req.URL, resp.Header, o, from)
 	if err != nil {
 		resp.Body.Close()
-		return nil, err
+		return nil, used, err
 	}
 	if d == nil || !canResend(req) {
-		return resp, nil
+		return resp, used, nil
 	}
 	need := needed(req.Context(), d)
 	if used.fresh && used.token.answers(d) && covers(used.scopes, need) {
-		return resp, nil
+		return resp, used, nil
 	}
 	settle(resp)
-	g, err := t.grant(req.Context(), o, d, need)
+	g, err := t.grant(req.Context(), o, wish{demand: d, need: need, after: used.outdated()})
+	if err == nil && g.header == "" {
+		err = d.passed
+	}
 	if err != nil {
 		resp.Body.Close()
-		return nil, err
+		return nil, used, err
 	}
 	if g.header == "" || g.header == used.header {
-		return resp, nil
+		return resp, used, nil
 	}
+	g.wasBare = used.header == ""
 	resp, err = t.resend(req, resp, g.header)
 	if err == nil && resp.StatusCode == http.StatusUnauthorized {
 		o.forget(g.token)
 	}
-	return resp, err
+	return resp, g, err
 }
 
-// understand reads the challenges of an answer and remembers what the chosen one demands. It
-// returns nil if none can be answered. An answer without any is one that says only that the
+// understand reads the challenges of an answer and remembers what the strongest demands that can be
+// answered. It returns nil if there is none. An answer without any is one that says only that the
 // token has had its day: then the last demand stands.
-func (t *Transport) understand(target *url.URL, h http.Header, o *origin) (*demand, error) {
+func (t *Transport) understand(target *url.URL, h http.Header, o *origin, from reach) (*demand, error) {
 	values := h.Values("WWW-Authenticate")
 	if len(values) == 0 {
 		return o.learned(), nil
 	}
-	c, ok := choose(parseChallenges(values))
-	if !ok {
-		return nil, nil
+	var passed error
+	for _, c := range rank(parseChallenges(values)) {
+		d, err := t.demand(target, c, from)
+		if err == nil {
+			d.passed = passed
+			o.learn(d)
+			return d, nil
+		}
+		if passed == nil {
+			passed = err
+		}
 	}
-	d, err := t.demand(target, c)
-	if err != nil {
-		return nil, err
-	}
-	o.learn(d)
-	return d, nil
+	return nil, passed
 }
 
 // needed returns the scopes for a request that was challenged: its own, and what the registry asks
@@ -175,58 +192,6 @@ func needed(ctx context.Context, d *demand) []Scope {
 		return widen(own, d.scopes)
 	}
 	return d.scopes
-}
-
-// grant returns what satisfies d. The header is empty if there is nothing to satisfy it with.
-func (t *Transport) grant(ctx context.Context, o *origin, d *demand, need []Scope) (grant, error) {
-	if d.scheme == schemeBasic {
-		return t.grantBasic(ctx, o)
-	}
-	if tok := o.find(d, need, t.clock()); tok != nil {
-		return grant{header: "Bearer " + tok.value, token: tok, scopes: need}, nil
-	}
-	key := strings.Join([]string{o.key, d.realmText(), d.service, scopeText(need)}, "\n")
-	tok, err := t.exchanges.do(ctx, key, func(ctx context.Context) (*token, error) {
-		return t.fetch(ctx, o, d, need)
-	})
-	if err != nil || tok == nil {
-		return grant{}, err
-	}
-	return grant{header: "Bearer " + tok.value, token: tok, fresh: true, scopes: need}, nil
-}
-
-func (t *Transport) grantBasic(ctx context.Context, o *origin) (grant, error) {
-	cred, err := t.credential(ctx, o.host)
-	if err != nil || cred.Username == "" && cred.Password == "" {
-		return grant{}, err
-	}
-	pair := base64.StdEncoding.EncodeToString([]byte(cred.Username + ":" + cred.Password))
-	return grant{header: "Basic " + pair}, nil
-}
-
-// fetch gets a token and keeps it. It looks for one first: the flight that was just over when this
-// one began may have left it. A token that is itself the credential is not kept, for only its
-// owner knows how long it is good.
-func (t *Transport) fetch(ctx context.Context, o *origin, d *demand, need []Scope) (*token, error) {
-	if tok := o.find(d, need, t.clock()); tok != nil {
-		return tok, nil
-	}
-	cred, err := t.credential(WithScopes(ctx, need...), o.host)
-	if err != nil {
-		return nil, err
-	}
-	if cred.AccessToken != "" {
-		return &token{value: cred.AccessToken}, nil
-	}
-	if d.realm == nil {
-		return nil, nil
-	}
-	tok, err := t.obtain(ctx, o, exchange{registry: o.host, realm: d.realm, service: d.service, scopes: need, cred: cred})
-	if err != nil {
-		return nil, err
-	}
-	o.keep(tok, t.clock())
-	return tok, nil
 }
 
 func (t *Transport) credential(ctx context.Context, host string) (Credential, error) {

@@ -98,17 +98,7 @@ func TestChallengesThatCannotBeAnsweredAreReturnedAsTheyAre(t *testing.T) {
 	}
 }
 
-func TestBearerIsPreferredToBasic(t *testing.T) {
-	for _, challenges := range [][]string{{`Basic realm="r"`, bearer}, {bearer + `, Basic realm="r"`}} {
-		registry := &fakeRegistry{challenges: challenges}
-		rt := pair(registry, &fakeRealm{})
-		rt.Credentials = alice
-		get(t, rt, registryURL+"/v2/")
-		wantEqual(t, "authorizations", registry.authorizations(), []string{"", "Bearer t1"})
-	}
-}
-
-func TestTokensAreRefreshedAheadOfTheirExpiry(t *testing.T) {
+func TestCase04TokensAreRefreshedAheadOfTheirExpiry(t *testing.T) {
 	tests := []struct {
 		name      string
 		expiresIn any
@@ -157,7 +147,7 @@ func TestARefusedOldTokenIsReplacedOnceAndTheBodySentAgain(t *testing.T) {
 	}
 }
 
-func TestARefusedNewTokenIsReturnedAsTheResponse(t *testing.T) {
+func TestCase06ARefusedNewTokenIsReturnedAsTheResponse(t *testing.T) {
 	registry, realm := &fakeRegistry{accept: acceptOnly("nothing")}, &fakeRealm{}
 	rt := pair(registry, realm)
 	for range 2 {
@@ -194,7 +184,7 @@ func TestATokenThatAnotherFlightLeftIsNotGotAgain(t *testing.T) {
 	get(t, rt, registryURL+"/v2/", pullA)
 	target := request(t, http.MethodGet, registryURL, nil).URL
 	o := rt.origin(target)
-	tok, err := rt.fetch(t.Context(), o, o.learned(), []Scope{pullA})
+	tok, err := rt.fetch(t.Context(), o, wish{demand: o.learned(), need: []Scope{pullA}})
 	if err != nil || tok.value != "t1" || len(realm.requests()) != 1 {
 		t.Errorf("got %v, %v after %d exchanges", tok, err, len(realm.requests()))
 	}
