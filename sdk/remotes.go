@@ -1,7 +1,6 @@
 package sdk
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/sdk/remote"
 	"github.com/berthoci/berth/sdk/remote/auth"
-	"github.com/berthoci/berth/sdk/sync"
 )
 
 // Remotes are the remote registries that a program speaks to, each with one pool of connections and
@@ -86,71 +84,4 @@ func (r *Remotes) closeIdle() {
 	for _, registry := range r.hosts {
 		registry.CloseIdleConnections()
 	}
-}
-
-// SyncOptions say what is brought where.
-type SyncOptions struct {
-	// To is HOST[/PREFIX]: the prefix is put before each repository's name. It may begin with http:// or https://.
-	To string
-	// Patterns select the tags: see sync.Selection. A repository without a tag means all its tags here, where Push
-	// and Pin mean "latest".
-	Patterns []string
-	// Progress is told how it goes, from several goroutines at once. May be nil.
-	Progress func(sync.Event)
-}
-
-// PlanSync looks at both sides and says what Sync would do. The plan is carried out by sync.Apply.
-//
-// Errors: sync.ErrNothing; berth.ErrNameInvalid for a target or a pattern that is none;
-// berth.ErrUnsupported for plain http beyond this machine, where Options.PlainHTTP does not list it;
-// berth.ErrUnauthorized and berth.ErrDenied, with the registry's own words.
-func (r *Registry) PlanSync(ctx context.Context, opts *SyncOptions) (*sync.Plan, error) {
-	plan, _, err := r.planSync(ctx, opts)
-	return plan, err
-}
-
-func (r *Registry) planSync(ctx context.Context, opts *SyncOptions) (*sync.Plan, *remote.Registry, error) {
-	if opts == nil {
-		opts = &SyncOptions{}
-	}
-	to, prefix, err := r.remotes.target(opts.To)
-	if err != nil {
-		return nil, nil, err
-	}
-	plan, err := sync.Make(ctx, r, to, sync.Selection{Patterns: opts.Patterns, Prefix: prefix})
-	return plan, to, err
-}
-
-// Sync brings tags of the layout to a remote registry: what it lacks, and nothing else. The report
-// tells each tag, also of those that failed; it is nil where nothing could be planned.
-//
-// Errors: those of PlanSync; for what could not be brought, one joined error a tag.
-func (r *Registry) Sync(ctx context.Context, opts *SyncOptions) (*sync.Report, error) {
-	plan, to, err := r.planSync(ctx, opts)
-	if err != nil {
-		return nil, err
-	}
-	return sync.Apply(ctx, r, to, plan, &sync.CopyOptions{Progress: opts.Progress})
-}
-
-// target reads HOST[/PREFIX].
-func (r *Remotes) target(to string) (*remote.Registry, string, error) {
-	if to == "" {
-		return nil, "", fmt.Errorf("target: %w: none is named; SyncOptions.To is HOST[/PREFIX]", berth.ErrNameInvalid)
-	}
-	scheme, rest, ok := strings.Cut(to, "://")
-	if !ok {
-		scheme, rest = "", to
-	}
-	hostname, prefix, _ := strings.Cut(strings.TrimSuffix(rest, "/"), "/")
-	if prefix != "" {
-		if err := berth.ValidateRepository(prefix); err != nil {
-			return nil, "", fmt.Errorf("target %q: %w", to, err)
-		}
-	}
-	if ok {
-		hostname = scheme + "://" + hostname
-	}
-	registry, err := r.Registry(hostname)
-	return registry, prefix, err
 }

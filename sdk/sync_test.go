@@ -112,7 +112,7 @@ func TestSyncTwiceSendsNothingTheSecondTime(t *testing.T) {
 	push(t, registry, "two", "app/two:v1")
 	opts := &sdk.SyncOptions{To: host + "/team", Patterns: []string{"app/**"}}
 	plan, err := registry.PlanSync(t.Context(), opts)
-	if err != nil || len(plan.Drift()) != 3 || plan.Host != host {
+	if err != nil || len(plan.Drift()) != 3 || plan.Items[0].Host != host {
 		t.Fatalf("got %+v, %v", plan, err)
 	}
 	first, err := registry.Sync(t.Context(), opts)

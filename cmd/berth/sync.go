@@ -1,101 +1,204 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/berthoci/berth/manifest"
 	"github.com/berthoci/berth/sdk"
 	"github.com/berthoci/berth/sdk/sync"
 )
 
+// syncFlags are what berth sync is told.
+type syncFlags struct {
+	sdk.SyncOptions
+	to        []string
+	platforms []string
+	alone     bool // without referrers
+	dryRun    bool
+	save      string
+	plan      string
+}
+
 func (a *app) sync() *cobra.Command {
-	var opts sdk.SyncOptions
-	var dryRun bool
+	var f syncFlags
 	cmd := &cobra.Command{
 		Use:   "sync --to HOST[/PREFIX] PATTERN...",
-		Short: "Bring tags of the layout to a remote registry",
-		Long: `Bring tags of the layout to a remote registry: what it lacks, and nothing else. PATTERN is
-REPO[:TAG], with * for any characters but /, and /** for all that is below; without a tag it means all.
+		Short: "Bring tags of the layout to remote registries",
+		Long: `Bring tags of the layout to remote registries: what they lack, and nothing else. A sync that was
+stopped, or killed, goes on where it was. PATTERN is REPO[:TAG], with * for any characters but /, and
+/** for all that is below; TAG can also be a range of versions or a regular expression between slashes;
+without a tag it means all. A pattern that begins with ! takes away what those before it select.
 
 Credentials are those that docker login and podman login have stored. With --dry-run nothing is
 sent, and the exit code is 3 if there is something to do.`,
 		Example: `  berth sync --to registry.example.com/team app/hello:v1
-  berth sync --to localhost:5001 'app/**'`,
-		Args: arguments(cobra.MinimumNArgs(1)),
+  berth sync --to localhost:5001 'app/**' '!app/**:dev-*'
+  berth sync --to registry.example.com --rename '{name}:{tag}-nightly' 'app/web:>=1.2 <2'
+  berth sync --to registry.example.com --save plan.json app/web && berth sync --plan plan.json --to registry.example.com`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if opts.To == "" {
-				return usageError{errors.New("--to HOST[/PREFIX] is needed: where shall the tags go?")}
-			}
-			opts.Patterns = args
-			run := a.apply
-			if dryRun {
-				run = a.plan
+			if err := f.read(args); err != nil {
+				return err
 			}
 			if err := a.mustExist(args); err != nil {
 				return err
 			}
 			return a.with(cmd.Context(), func(registry *sdk.Registry) error {
-				return run(cmd, registry, &opts)
+				if f.dryRun || f.save != "" {
+					return a.planSync(cmd, registry, &f)
+				}
+				return a.applySync(cmd, registry, &f)
 			})
 		},
 	}
-	cmd.Flags().Var((*textValue)(&opts.To), "to", "remote registry, `HOST[/PREFIX]`")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would be done; exit with 3 if there is anything")
+	f.define(cmd)
 	return cmd
 }
 
-func (a *app) plan(cmd *cobra.Command, registry *sdk.Registry, opts *sdk.SyncOptions) error {
-	plan, err := registry.PlanSync(cmd.Context(), opts)
-	if err != nil {
-		return err
+func (f *syncFlags) define(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringArrayVar(&f.to, "to", nil, "remote registry, `HOST[/PREFIX]`; several get the same")
+	flags.StringVar(&f.Selection.Rename, "rename", "", "what a tag is called there: `TEMPLATE` of {repository}, {name} and {tag}")
+	flags.StringSliceVar(&f.platforms, "platform", nil, "of an index, the image for this `OS/ARCH[/VARIANT]`; with several, the index with those images alone")
+	flags.BoolVar(&f.Selection.Sparse, "sparse", false, "keep the index also with one --platform")
+	flags.StringArrayVar(&f.Selection.Immutable, "immutable", nil, "tags that `PATTERN` selects never change: they are not asked about again, and never moved")
+	flags.BoolVar(&f.alone, "no-referrers", false, "leave behind what refers to an image: signatures, attestations, SBOMs")
+	flags.BoolVar(&f.Selection.Prune, "prune", false, "remove tags there that the patterns select and that are not here")
+	flags.IntVar(&f.Selection.PruneMax, "prune-max", 10, "remove no tag at all if there are more than `N` to remove")
+	flags.BoolVar(&f.Verify, "verify", false, "ask for each tag that was set what it is now")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "show what would be done; exit with 3 if there is anything")
+	flags.StringVar(&f.save, "save", "", "keep the plan in `FILE`, and do nothing")
+	flags.StringVar(&f.plan, "plan", "", "carry out the plan in `FILE`")
+}
+
+// read makes options of the flags and arguments.
+func (f *syncFlags) read(args []string) error {
+	switch {
+	case len(f.to) == 0:
+		return usageError{errors.New("--to HOST[/PREFIX] is needed: where shall the tags go?")}
+	case f.plan == "" && len(args) == 0:
+		return usageError{errors.New("which tags shall go there? want berth sync --to HOST[/PREFIX] PATTERN...")}
+	case f.plan != "" && len(args) > 0:
+		return usageError{errors.New("--plan says which tags are meant; leave out the patterns")}
 	}
-	lines := []string{}
-	for _, item := range plan.Items {
-		lines = append(lines, line(plan.Host, item, verdict(item)))
-	}
-	if err := a.print(plan, lines); err != nil {
-		return err
-	}
-	if len(plan.Drift()) > 0 {
-		return errDrift
+	f.To, f.Also, f.Patterns = f.to[0], f.to[1:], args
+	f.Selection.Referrers = !f.alone
+	for _, text := range f.platforms {
+		platform, err := manifest.ParsePlatform(text)
+		if err != nil {
+			return usageError{err}
+		}
+		f.Selection.Platforms = append(f.Selection.Platforms, platform)
 	}
 	return nil
 }
 
-func (a *app) apply(cmd *cobra.Command, registry *sdk.Registry, opts *sdk.SyncOptions) error {
+func (a *app) planSync(cmd *cobra.Command, registry *sdk.Registry, f *syncFlags) error {
+	plan, err := registry.PlanSync(cmd.Context(), &f.SyncOptions)
+	if err != nil {
+		return err
+	}
+	if f.save != "" {
+		return f.savePlan(plan)
+	}
+	lines := []string{}
+	for _, item := range plan.Items {
+		lines = append(lines, line(item, verdict(item)))
+	}
+	if err := a.print(plan, lines); err != nil {
+		return err
+	}
+	drift := plan.Drift()
+	if len(drift) == 0 {
+		return nil
+	}
+	if !a.json {
+		fmt.Fprintf(os.Stderr, "%d of %d tags to do, %s to send\n", len(drift), len(plan.Items), size(plan.Bytes()))
+	}
+	return errDrift
+}
+
+func (f *syncFlags) savePlan(plan *sync.Plan) error {
+	data, err := json.MarshalIndent(plan, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(f.save, append(data, '\n'), 0o644)
+}
+
+func (f *syncFlags) loadPlan() (*sync.Plan, error) {
+	data, err := os.ReadFile(f.plan)
+	if err != nil {
+		return nil, err
+	}
+	plan := &sync.Plan{}
+	if err := json.Unmarshal(data, plan); err != nil {
+		return nil, fmt.Errorf("plan %s: it is none that berth sync --save has made: %w", f.plan, err)
+	}
+	return plan, nil
+}
+
+func (a *app) applySync(cmd *cobra.Command, registry *sdk.Registry, f *syncFlags) error {
 	bars := a.progress()
-	opts.Progress = bars.event
-	report, err := registry.Sync(cmd.Context(), opts)
+	f.Progress = bars.event
+	report, err := f.run(cmd, registry)
 	bars.end()
 	if report == nil {
 		return err
 	}
 	lines := []string{}
 	for _, r := range report.Items {
-		done := "unchanged"
-		switch {
-		case r.Error != "":
-			done = "failed"
-		case r.Drifted():
-			done = fmt.Sprintf("synced (%d sent, %d mounted, %d there already)", r.Stats.Sent, r.Stats.Mounted, r.Stats.Existing)
-		}
-		lines = append(lines, line(report.Host, r.Item, done))
+		lines = append(lines, line(r.Item, outcome(r)))
 	}
 	return errors.Join(err, a.print(report, lines))
 }
 
-func line(host string, item sync.Item, what string) string {
-	return fmt.Sprintf("%s → %s/%s@%s  %s", item.Source, host, item.Target, item.Descriptor.Digest, what)
+func (f *syncFlags) run(cmd *cobra.Command, registry *sdk.Registry) (*sync.Report, error) {
+	if f.plan == "" {
+		return registry.Sync(cmd.Context(), &f.SyncOptions)
+	}
+	plan, err := f.loadPlan()
+	if err != nil {
+		return nil, err
+	}
+	return registry.ApplyPlan(cmd.Context(), plan, &f.SyncOptions)
+}
+
+func line(item sync.Item, what string) string {
+	if item.Source == "" {
+		return fmt.Sprintf("%s/%s  %s", item.Host, item.Target, what)
+	}
+	return fmt.Sprintf("%s → %s/%s@%s  %s", item.Source, item.Host, item.Target, item.Descriptor.Digest, what)
+}
+
+func outcome(r sync.Result) string {
+	switch {
+	case r.Error != "":
+		return "failed"
+	case r.Change == sync.Removed:
+		return "removed"
+	case !r.Drifted():
+		return "unchanged"
+	}
+	return fmt.Sprintf("synced (%d sent, %d mounted, %d there already)", r.Stats.Sent, r.Stats.Mounted, r.Stats.Existing)
 }
 
 func verdict(item sync.Item) string {
-	switch {
-	case !item.Drifted():
-		return "unchanged"
-	case item.Was == "":
-		return "new"
+	text := string(item.Change)
+	switch item.Change {
+	case sync.Moves:
+		text = "moves from " + string(item.Was)
+	case sync.Refused:
+		text = "refused: " + item.Reason
+	case sync.Removed:
+		text = "would be removed"
 	}
-	return "moves from " + item.Was
+	if n := len(item.Referrers); n > 0 {
+		text += fmt.Sprintf(", and %d that refer to it", n)
+	}
+	return text
 }

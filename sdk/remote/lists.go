@@ -27,7 +27,11 @@ const (
 
 // Tags lists the tags, following the registry's pages.
 func (r *Repository) Tags(ctx context.Context, after string) iter.Seq2[string, error] {
-	req := ocirequest.Request{Kind: ocirequest.TagList, Last: after, N: ocirequest.NoLimit}
+	return r.tags(ctx, after, ocirequest.NoLimit)
+}
+
+func (r *Repository) tags(ctx context.Context, after string, n int) iter.Seq2[string, error] {
+	req := ocirequest.Request{Kind: ocirequest.TagList, Last: after, N: n}
 	return pages(ctx, exchange{request: req}, r.send, func(body []byte) ([]string, error) {
 		var list struct {
 			Tags []string `json:"tags"`
@@ -35,6 +39,12 @@ func (r *Repository) Tags(ctx context.Context, after string) iter.Seq2[string, e
 		err := unmarshal(body, &list)
 		return list.Tags, err
 	})
+}
+
+// FirstTags lists tags as Tags does, and asks the registry for pages of n of them: for who wants to know of a few whether there are
+// any.
+func (r *Repository) FirstTags(ctx context.Context, n int) iter.Seq2[string, error] {
+	return r.tags(ctx, "", n)
 }
 
 // Repositories lists the registry's catalog.

@@ -240,11 +240,19 @@ func (r *Repository) putOne(ctx context.Context, e exchange, desc v1.Descriptor,
 		return nil, err
 	}
 	drop(resp)
-	if told := headerDigest(resp.Header); told != "" && told != desc.Digest && told.Algorithm() == desc.Digest.Algorithm() {
+	told := headerDigest(resp.Header)
+	if told == "" || told.Algorithm() != desc.Digest.Algorithm() {
+		r.registry.learnt.silent.learn(true)
+	}
+	if told != "" && told != desc.Digest && told.Algorithm() == desc.Digest.Algorithm() {
 		return nil, r.otherDigest(string(desc.Digest), told)
 	}
 	return resp.Header, nil
 }
+
+// Confirms reports whether the registry has told the digest of each manifest that was pushed to it, so that it is known to have
+// taken what it was given.
+func (r *Repository) Confirms() bool { return !r.registry.learnt.silent.isYes() }
 
 // acceptedTags reads the OCI-Tag headers ("Pushing Manifests").
 func acceptedTags(h http.Header) (tags []string) {

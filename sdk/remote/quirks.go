@@ -46,6 +46,7 @@ type learnt struct {
 	tagParameters answer       // it sets several tags in one request
 	referrers     answer       // it has the API for referrers
 	conditions    answer       // it keeps to If-Match
+	silent        answer       // it does not tell the digest of what was pushed
 	chunk         atomic.Int64 // of a blob, in bytes, because it takes no more at once; zero: all
 }
 

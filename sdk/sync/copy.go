@@ -53,9 +53,11 @@ const (
 // Event tells how a copy goes. While a blob's bytes travel, Action is empty and Bytes is how many
 // have so far; a smaller number than before means that they are sent again.
 type Event struct {
-	Descriptor v1.Descriptor
-	Action     Action
-	Bytes      int64
+	// Host and Repository are where it goes, where that is a registry that is synced.
+	Host, Repository string
+	Descriptor       v1.Descriptor
+	Action           Action
+	Bytes            int64
 }
 
 // CopyOptions restrict a copy. Nil is the zero value.

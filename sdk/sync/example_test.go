@@ -96,11 +96,12 @@ func ExampleApply() {
 		log.Fatal(err)
 	}
 	for range 2 {
-		plan, err := sync.Make(ctx, local, target, sync.Selection{Patterns: []string{"app/*:v*"}, Prefix: "team"})
+		to := []sync.To{{Registry: target, Prefix: "team"}}
+		plan, err := sync.Make(ctx, local, to, sync.Selection{Patterns: []string{"app/*:v*"}})
 		if err != nil {
 			log.Fatal(err)
 		}
-		report, err := sync.Apply(ctx, local, target, plan, nil)
+		report, err := sync.Apply(ctx, local, to, plan, nil)
 		if err != nil {
 			log.Fatal(err)
 		}

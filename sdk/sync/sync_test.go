@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berthoci/berth"
@@ -32,6 +33,19 @@ func shelf(t *testing.T) berth.Registry {
 	}
 	from.push(t, registry, "untagged", from.image())
 	return registry
+}
+
+// at is a registry as the one place that images are brought to.
+func at(to sync.Destination) []sync.To { return []sync.To{{Registry: to}} }
+
+// saved is a plan that was kept in a file.
+func saved(t *testing.T, plan *sync.Plan) *sync.Plan {
+	t.Helper()
+	data, err := json.Marshal(plan)
+	must(t, err)
+	read := &sync.Plan{}
+	must(t, json.Unmarshal(data, read))
+	return read
 }
 
 func sources(plan *sync.Plan) (names []string) {
@@ -61,7 +75,7 @@ func TestPatternsSelectTags(t *testing.T) {
 		{"base app/api", "base:latest app/api:v1"},
 		{"app/web:v1 app/*:v1 app/web:v* app/web:v1", "app/web:v1 app/api:v1 app/web:v2"},
 	} {
-		plan, err := sync.Make(t.Context(), from, to, sync.Selection{Patterns: strings.Fields(c.patterns)})
+		plan, err := sync.Make(t.Context(), from, at(to), sync.Selection{Patterns: strings.Fields(c.patterns)})
 		if err != nil || !slices.Equal(sources(plan), strings.Fields(c.want)) {
 			t.Errorf("%s: got %q, %v; want %s", c.patterns, sources(plan), err, c.want)
 		}
@@ -80,17 +94,17 @@ func TestPatternsThatAreRefused(t *testing.T) {
 		{[]string{"app/none"}, sync.ErrNothing},
 		{[]string{"app/web:v3"}, sync.ErrNothing},
 		{[]string{"untagged"}, sync.ErrNothing},
-		{[]string{"APP/web"}, sync.ErrNothing},
+		{[]string{"APP/web"}, berth.ErrNameInvalid},
 		{[]string{"app/web", "app/none"}, sync.ErrNothing},
 		{[]string{}, sync.ErrNothing},
 		{[]string{"app/[web"}, berth.ErrNameInvalid},
-		{[]string{"app/web:[v"}, berth.ErrNameInvalid},
+		{[]string{"app/web:[v"}, berth.ErrTagInvalid},
 		{[]string{"app/web:"}, berth.ErrNameInvalid},
 		{[]string{":v1"}, berth.ErrNameInvalid},
 		{[]string{""}, berth.ErrNameInvalid},
 		{[]string{"app/web", "{"}, berth.ErrNameInvalid},
 	} {
-		plan, err := sync.Make(t.Context(), from, to, sync.Selection{Patterns: c.patterns})
+		plan, err := sync.Make(t.Context(), from, at(to), sync.Selection{Patterns: c.patterns})
 		if !errors.Is(err, c.err) || plan != nil {
 			t.Errorf("%q: got %v, want %v", c.patterns, err, c.err)
 			continue
@@ -102,7 +116,7 @@ func TestPatternsThatAreRefused(t *testing.T) {
 }
 
 func TestPlanOfAnEmptyLayoutIsNothing(t *testing.T) {
-	_, err := sync.Make(t.Context(), local(t), serve(t), sync.Selection{Patterns: []string{"**"}})
+	_, err := sync.Make(t.Context(), local(t), at(serve(t)), sync.Selection{Patterns: []string{"**"}})
 	if !errors.Is(err, sync.ErrNothing) {
 		t.Errorf("got %v, want ErrNothing", err)
 	}
@@ -111,13 +125,13 @@ func TestPlanOfAnEmptyLayoutIsNothing(t *testing.T) {
 func TestPrefixComesBeforeTheName(t *testing.T) {
 	from, to := shelf(t), serve(t)
 	for prefix, want := range map[string]string{"": "app/web:v1", "team": "team/app/web:v1", "team/images": "team/images/app/web:v1"} {
-		selection := sync.Selection{Patterns: []string{"app/web:v1"}, Prefix: prefix}
-		plan, err := sync.Make(t.Context(), from, to, selection)
+		places := []sync.To{{Registry: to, Prefix: prefix}}
+		plan, err := sync.Make(t.Context(), from, places, sync.Selection{Patterns: []string{"app/web:v1"}})
 		if err != nil || plan.Items[0].Target != want {
 			t.Errorf("prefix %q: got %+v, %v", prefix, plan, err)
 			continue
 		}
-		if _, err := sync.Apply(t.Context(), from, to, plan, nil); err != nil {
+		if _, err := sync.Apply(t.Context(), from, at(to), plan, nil); err != nil {
 			t.Error(err)
 		}
 		name, _, _ := strings.Cut(want, ":")
@@ -125,7 +139,8 @@ func TestPrefixComesBeforeTheName(t *testing.T) {
 			t.Errorf("%s has the tags %q", name, tags)
 		}
 	}
-	_, err := sync.Make(t.Context(), from, to, sync.Selection{Patterns: []string{"app/web:v1"}, Prefix: strings.Repeat("x", 250)})
+	long := []sync.To{{Registry: to, Prefix: strings.Repeat("x", 250)}}
+	_, err := sync.Make(t.Context(), from, long, sync.Selection{Patterns: []string{"app/web:v1"}})
 	if !errors.Is(err, berth.ErrNameInvalid) {
 		t.Errorf("a name that becomes too long: got %v", err)
 	}
@@ -134,20 +149,20 @@ func TestPrefixComesBeforeTheName(t *testing.T) {
 func TestPlanTellsWhatDiffers(t *testing.T) {
 	from, to, images := shelf(t), serve(t), store{}
 	selection := sync.Selection{Patterns: []string{"app/web:v1", "app/web:v2", "base"}}
-	plan, err := sync.Make(t.Context(), from, to, sync.Selection{Patterns: []string{"app/web:v1"}})
+	plan, err := sync.Make(t.Context(), from, at(to), sync.Selection{Patterns: []string{"app/web:v1"}})
 	must(t, err)
-	_, err = sync.Apply(t.Context(), from, to, plan, nil)
+	_, err = sync.Apply(t.Context(), from, at(to), plan, nil)
 	must(t, err)
 	other := images.image(images.layer("something else"))
 	images.push(t, to, "app/web", other, "v2")
-	plan, err = sync.Make(t.Context(), from, to, selection)
+	plan, err = sync.Make(t.Context(), from, at(to), selection)
 	must(t, err)
 	want := map[string]struct {
-		was     string
+		was     digest.Digest
 		drifted bool
 	}{
-		"app/web:v1":  {string(plan.Items[0].Descriptor.Digest), false},
-		"app/web:v2":  {string(other.Digest), true},
+		"app/web:v1":  {plan.Items[0].Descriptor.Digest, false},
+		"app/web:v2":  {other.Digest, true},
 		"base:latest": {"", true},
 	}
 	for _, item := range plan.Items {
@@ -158,19 +173,19 @@ func TestPlanTellsWhatDiffers(t *testing.T) {
 	if drift := plan.Drift(); len(drift) != 2 || drift[0].Source != "app/web:v2" || drift[1].Source != "base:latest" {
 		t.Errorf("the drift is %+v", drift)
 	}
-	if plan.Host != to.Host() {
-		t.Errorf("the host is %s", plan.Host)
+	if plan.Items[0].Host != to.Host() {
+		t.Errorf("the host is %s", plan.Items[0].Host)
 	}
 }
 
 func TestApplyMakesTheTargetWhatThePlanSays(t *testing.T) {
 	from, to := shelf(t), serve(t)
 	selection := sync.Selection{Patterns: []string{"**"}}
-	plan, err := sync.Make(t.Context(), from, to, selection)
+	plan, err := sync.Make(t.Context(), from, at(to), selection)
 	must(t, err)
-	report, err := sync.Apply(t.Context(), from, to, plan, nil)
+	report, err := sync.Apply(t.Context(), from, at(to), plan, nil)
 	must(t, err)
-	if report.Host != to.Host() || len(report.Items) != len(plan.Items) {
+	if len(report.Items) != len(plan.Items) {
 		t.Errorf("got %+v", report)
 	}
 	var total sync.Stats
@@ -184,7 +199,7 @@ func TestApplyMakesTheTargetWhatThePlanSays(t *testing.T) {
 	if total != report.Total || total.Mounted == 0 {
 		t.Errorf("the total is %+v, the sum %+v", report.Total, total)
 	}
-	again, err := sync.Make(t.Context(), from, to, selection)
+	again, err := sync.Make(t.Context(), from, at(to), selection)
 	if err != nil || len(again.Drift()) != 0 {
 		t.Errorf("what differs afterwards: %+v, %v", again.Drift(), err)
 	}
@@ -193,9 +208,9 @@ func TestApplyMakesTheTargetWhatThePlanSays(t *testing.T) {
 func TestASecondRunSendsNothing(t *testing.T) {
 	from, to := shelf(t), serve(t)
 	for run := range 2 {
-		plan, err := sync.Make(t.Context(), from, to, sync.Selection{Patterns: []string{"**"}})
+		plan, err := sync.Make(t.Context(), from, at(to), sync.Selection{Patterns: []string{"**"}})
 		must(t, err)
-		report, err := sync.Apply(t.Context(), from, to, plan, nil)
+		report, err := sync.Apply(t.Context(), from, at(to), plan, nil)
 		must(t, err)
 		writes := to.sent()
 		if run == 1 && (len(writes) != 0 || report.Total != (sync.Stats{})) {
@@ -209,12 +224,12 @@ func TestASecondRunSendsNothing(t *testing.T) {
 
 func TestOneItemThatFailsDoesNotEndTheOthers(t *testing.T) {
 	from, to := shelf(t), serve(t)
-	plan, err := sync.Make(t.Context(), from, to, sync.Selection{Patterns: []string{"app/*:v1", "base"}})
+	plan, err := sync.Make(t.Context(), from, at(to), sync.Selection{Patterns: []string{"app/*:v1", "base"}})
 	must(t, err)
 	to.refuse = func(r *http.Request) bool {
 		return strings.HasPrefix(r.URL.Path, "/v2/app/web/") && r.Method != http.MethodHead
 	}
-	report, err := sync.Apply(t.Context(), from, to, plan, nil)
+	report, err := sync.Apply(t.Context(), from, at(to), plan, nil)
 	if err == nil || !strings.Contains(err.Error(), "app/web:v1 → "+to.Host()+"/app/web:v1") {
 		t.Errorf("got %v", err)
 	}
@@ -232,13 +247,13 @@ func TestOneItemThatFailsDoesNotEndTheOthers(t *testing.T) {
 
 func TestApplyOfWhatIsNotHereAnyMore(t *testing.T) {
 	from, to := shelf(t), serve(t)
-	plan, err := sync.Make(t.Context(), from, to, sync.Selection{Patterns: []string{"app/*:v1"}})
+	plan, err := sync.Make(t.Context(), from, at(to), sync.Selection{Patterns: []string{"app/*:v1"}})
 	must(t, err)
 	gone, err := from.Repository("app/web")
 	must(t, err)
 	must(t, gone.DeleteManifest(t.Context(), plan.Items[1].Descriptor.Digest))
-	report, err := sync.Apply(t.Context(), from, to, plan, nil)
-	if !errors.Is(err, berth.ErrBlobUnknown) || report.Items[0].Error != "" || report.Items[1].Error == "" {
+	report, err := sync.Apply(t.Context(), from, at(to), saved(t, plan), nil)
+	if !errors.Is(err, berth.ErrManifestUnknown) || report.Items[0].Error != "" || report.Items[1].Error == "" {
 		t.Errorf("got %+v, %v", report, err)
 	}
 }
@@ -246,7 +261,7 @@ func TestApplyOfWhatIsNotHereAnyMore(t *testing.T) {
 // A registry that keeps something else than what it was given has not taken it.
 func TestApplyAsksTheTargetWhatItHasNow(t *testing.T) {
 	from, to, images := shelf(t), serve(t), store{}
-	plan, err := sync.Make(t.Context(), from, to, sync.Selection{Patterns: []string{"base"}})
+	plan, err := sync.Make(t.Context(), from, at(to), sync.Selection{Patterns: []string{"base"}})
 	must(t, err)
 	other := images.image(images.layer("another one"))
 	pushed := false
@@ -259,7 +274,7 @@ func TestApplyAsksTheTargetWhatItHasNow(t *testing.T) {
 		}
 		return false
 	}
-	report, err := sync.Apply(t.Context(), from, to, plan, nil)
+	report, err := sync.Apply(t.Context(), from, at(to), plan, &sync.ApplyOptions{Verify: true})
 	if !errors.Is(err, berth.ErrDigestInvalid) || !strings.Contains(report.Items[0].Error, string(other.Digest)) {
 		t.Errorf("got %+v, %v", report, err)
 	}
@@ -267,7 +282,7 @@ func TestApplyAsksTheTargetWhatItHasNow(t *testing.T) {
 
 func TestApplyThatIsCancelledReportsHowFarItCame(t *testing.T) {
 	from, to := shelf(t), serve(t)
-	plan, err := sync.Make(t.Context(), from, to, sync.Selection{Patterns: []string{"app/web", "base"}})
+	plan, err := sync.Make(t.Context(), from, at(to), sync.Selection{Patterns: []string{"app/web", "base"}})
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -279,8 +294,8 @@ func TestApplyThatIsCancelledReportsHowFarItCame(t *testing.T) {
 			}
 		}
 	}
-	report, err := sync.Apply(ctx, from, to, plan, &sync.CopyOptions{Progress: progress})
-	if !errors.Is(err, context.Canceled) || len(report.Items) != 2 {
+	report, err := sync.Apply(ctx, from, at(to), plan, &sync.ApplyOptions{Progress: progress, Parallel: 1})
+	if !errors.Is(err, context.Canceled) || len(report.Items) != 4 || report.Items[1].Error != "" || report.Items[3].Error == "" {
 		t.Errorf("got %+v, %v", report, err)
 	}
 	if tags := tagsOf(t, to.layout, "base"); len(tags) != 0 {
@@ -291,7 +306,7 @@ func TestApplyThatIsCancelledReportsHowFarItCame(t *testing.T) {
 func TestPlanThatCannotBeMadeNamesTheHost(t *testing.T) {
 	from, to := shelf(t), serve(t)
 	to.refuse = func(*http.Request) bool { return true }
-	_, err := sync.Make(t.Context(), from, to, sync.Selection{Patterns: []string{"base"}})
+	_, err := sync.Make(t.Context(), from, at(to), sync.Selection{Patterns: []string{"base"}})
 	if err == nil || !strings.Contains(err.Error(), to.Host()+"/base:latest") {
 		t.Errorf("got %v", err)
 	}
@@ -299,18 +314,14 @@ func TestPlanThatCannotBeMadeNamesTheHost(t *testing.T) {
 
 func TestPlanAndReportAreData(t *testing.T) {
 	from, to := shelf(t), serve(t)
-	plan, err := sync.Make(t.Context(), from, to, sync.Selection{Patterns: []string{"base"}})
+	plan, err := sync.Make(t.Context(), from, at(to), sync.Selection{Patterns: []string{"base"}})
 	must(t, err)
-	data, err := json.Marshal(plan)
-	must(t, err)
-	var read sync.Plan
-	must(t, json.Unmarshal(data, &read))
-	report, err := sync.Apply(t.Context(), from, to, &read, nil)
+	report, err := sync.Apply(t.Context(), from, at(to), saved(t, plan), nil)
 	must(t, err)
 	if tags := tagsOf(t, to.layout, "base"); len(tags) != 1 {
 		t.Errorf("base has the tags %q", tags)
 	}
-	data, err = json.Marshal(report)
+	data, err := json.Marshal(report)
 	must(t, err)
 	for _, key := range []string{`"host":`, `"source":"base:latest"`, `"target":"base:latest"`, `"stats":{"existing":0,`, `"total":`} {
 		if !strings.Contains(string(data), key) {

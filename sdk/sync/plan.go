@@ -1,0 +1,219 @@
+// Package sync brings images from one registry to others: plan and apply.
+//
+// A [Plan] is data: for each selected tag, what it is here, what it is there, and what would be done; and which blobs would
+// move, would be mounted, or are there already. It can be printed, kept in a file, and applied, now or later.
+//
+//	to := []sync.To{{Registry: target, Prefix: "team"}}
+//	plan, err := sync.Make(ctx, local, to, sync.Selection{Patterns: []string{"app/web:v*"}})
+//	report, err := sync.Apply(ctx, local, to, plan, nil)
+//
+// # Order
+//
+// Of each image the blobs go first, then manifests from the leaves to the root, then what refers to them, and the tag last.
+// Whoever looks at the target meanwhile sees a tag as it was or as it will be, and never one that names something incomplete.
+// A blob moves to a host once, however many images and repositories need it there: the others mount it.
+//
+// # Memory
+//
+// With a [Memory] a sync knows what it has brought before, also before it was killed: what has arrived is not sent again, and
+// of an image that has not changed nothing is asked but what its tag is. Where the registry turns out not to have what is
+// remembered, it is looked for, and brought again.
+//
+// [Copy] is another part: one image to one place, by any means.
+package sync
+
+import (
+	"context"
+	"fmt"
+	"path"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/sdk/remote"
+)
+
+// Destination is a registry that images are brought to.
+type Destination interface {
+	// Host is its name.
+	Host() string
+	// Open returns a repository of it.
+	Open(name string) (*remote.Repository, error)
+}
+
+// To is a place that images are brought to.
+type To struct {
+	Registry Destination
+	// Prefix is put before the repositories' names there. May be empty.
+	Prefix string
+	// Memory is what is known of the registry. Nil: nothing, beyond one Make and the Apply that follows.
+	Memory *Memory
+}
+
+// Change is what would be done, or was done, for a tag.
+type Change string
+
+// The changes.
+const (
+	// Unchanged: the tag is there what it is here.
+	Unchanged Change = "unchanged"
+	// New: there is no such tag.
+	New Change = "new"
+	// Moves: the tag is something else there.
+	Moves Change = "moves"
+	// Refused: nothing is done, for the reason that is told.
+	Refused Change = "refused"
+	// Removed: the tag is there, and not here.
+	Removed Change = "removed"
+)
+
+// Plan is what would be done.
+type Plan struct {
+	Items []Item `json:"items"`
+	// Transfers are the blobs that the items need, each once for each repository there.
+	Transfers []Transfer `json:"transfers,omitempty"`
+
+	trees *trees // what was read to make it
+}
+
+// Item is one tag.
+type Item struct {
+	// Host and Target, a REPOSITORY:TAG, are what it is there.
+	Host   string `json:"host"`
+	Target string `json:"target"`
+	// Source is the REPOSITORY:TAG here. Empty: it is not here.
+	Source string `json:"source,omitempty"`
+	// Descriptor of the image here.
+	Descriptor v1.Descriptor `json:"descriptor"`
+	// Platforms, if there are any, are those of whose images the index has some there.
+	Platforms []v1.Platform `json:"platforms,omitempty"`
+	// Was is the digest that the tag has there. Empty: there is no such tag.
+	Was    digest.Digest `json:"was,omitempty"`
+	Change Change        `json:"change"`
+	// Reason says why it is refused.
+	Reason string `json:"reason,omitempty"`
+	// Referrers are what refers to the image, and would be brought along.
+	Referrers []v1.Descriptor `json:"referrers,omitempty"`
+}
+
+// Drifted reports whether there is anything to be done about it.
+func (i Item) Drifted() bool { return i.Change != Unchanged || len(i.Referrers) > 0 }
+
+// Transfer is a blob that an image needs in a repository.
+type Transfer struct {
+	Host       string        `json:"host"`
+	Repository string        `json:"repository"`
+	Descriptor v1.Descriptor `json:"descriptor"`
+	// Action is Existing, Mounted or Sent.
+	Action Action `json:"action"`
+	// From is the repository there that it is mounted from.
+	From string `json:"from,omitempty"`
+}
+
+// Drift returns the items that differ.
+func (p *Plan) Drift() []Item {
+	var drifted []Item
+	for _, item := range p.Items {
+		if item.Drifted() {
+			drifted = append(drifted, item)
+		}
+	}
+	return drifted
+}
+
+// Bytes is how many bytes of blobs would be sent.
+func (p *Plan) Bytes() (n int64) {
+	for _, t := range p.Transfers {
+		if t.Action == Sent {
+			n += t.Descriptor.Size
+		}
+	}
+	return n
+}
+
+// looking is how many things are looked at at once, here and on each host.
+const looking = 64
+
+// Make looks at both sides and says what would be done. It sends a HEAD for each tag to the target, and of what has changed one
+// for each blob of which nothing is known; and none at all for a repository that is not there.
+//
+// Errors: ErrNothing for a pattern that selects no tag, and for no pattern at all; berth.ErrNameInvalid and berth.ErrTagInvalid
+// for a pattern or a template that is none, and for two tags that would be the same there; ErrTooMany for more tags
+// that would be removed than may be; those of either registry, with its name.
+func Make(ctx context.Context, from berth.Registry, to []To, sel Selection) (*Plan, error) {
+	m, err := newMaker(from, sel)
+	if err != nil {
+		return nil, err
+	}
+	all, err := choose(ctx, from, m.patterns)
+	if err != nil {
+		return nil, err
+	}
+	if sel.Referrers {
+		if all, err = withCompanions(ctx, from, all); err != nil {
+			return nil, err
+		}
+	}
+	plan := &Plan{Items: []Item{}, trees: m.trees}
+	for _, place := range to {
+		if err := m.planFor(ctx, place, all, plan); err != nil {
+			return nil, err
+		}
+	}
+	return plan, nil
+}
+
+// maker makes a plan.
+type maker struct {
+	from      berth.Registry
+	sel       Selection
+	patterns  []pattern
+	immutable []pattern
+	rename    template
+	trees     *trees
+}
+
+func newMaker(from berth.Registry, sel Selection) (*maker, error) {
+	m := &maker{from: from, sel: sel, trees: &trees{from: from, referrers: sel.Referrers, fresh: true}}
+	var err error
+	if m.patterns, err = sel.read(); err != nil {
+		return nil, err
+	}
+	for _, text := range sel.Immutable {
+		p, err := readPattern(text)
+		if err != nil {
+			return nil, fmt.Errorf("immutable %w", err)
+		}
+		m.immutable = append(m.immutable, p)
+	}
+	m.rename, err = readTemplate(sel.Rename)
+	return m, err
+}
+
+// planFor adds what would be done for one place.
+func (m *maker) planFor(ctx context.Context, to To, all []chosen, plan *Plan) error {
+	s := newSurvey(m, to)
+	if err := s.name(all); err != nil {
+		return err
+	}
+	for _, step := range []func(context.Context) error{s.compare, s.follow, s.prune} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	for _, item := range s.items {
+		plan.Items = append(plan.Items, *item.Item)
+	}
+	plan.Transfers = append(plan.Transfers, s.transfers...)
+	return nil
+}
+
+// target is what a tag is called at a place.
+func (m *maker) target(to To, c chosen) (berth.Reference, error) {
+	ref, err := m.rename.name(c.repository, c.tag)
+	if err == nil {
+		ref.Repository = path.Join(to.Prefix, ref.Repository)
+	}
+	return ref, err
+}

@@ -1,0 +1,299 @@
+package sync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"strings"
+
+	"github.com/bmatcuk/doublestar/v4"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berthoci/berth"
+)
+
+// ErrNothing is the error for patterns that select no tag.
+var ErrNothing = errors.New("no tag matches")
+
+// Selection says which tags are meant, and what they are called there.
+type Selection struct {
+	// Patterns are REPOSITORY[:TAG]. REPOSITORY is a glob: * stands for any characters but /, ** between slashes for any
+	// number of parts, so that app/** is app and all that is below it. TAG is one of these; without one all tags are meant:
+	//
+	//	v1.*           a glob
+	//	/^v[0-9]+$/    a regular expression, between slashes (package regexp)
+	//	>=1.2 <2       a range of versions, beginning with one of < > = ^ ~ (Semantic Versioning 2.0.0, with or without a v)
+	//
+	// A pattern that begins with ! takes away what those before it have selected.
+	Patterns []string
+	// Rename is what a tag is called there, made of text and of {repository}, {name}, which is the repository's last part, and
+	// {tag}. Empty: "{repository}:{tag}". A target's prefix is put before it.
+	Rename string
+	// Platforms choose, of an index that has several images, some. With one of them the tag is that image's; with more the
+	// index keeps its digest, and the images of the others stay away, which not every registry takes. None: all.
+	Platforms []v1.Platform
+	// Sparse keeps an index also where one platform is chosen.
+	Sparse bool
+	// Immutable are patterns of tags, here, that never change: where one has been brought, the target is not asked about it
+	// again, and where the target has another image for it, that stays, and is told.
+	Immutable []string
+	// Referrers says whether what refers to an image goes with it: referrers, and the tags that stand for a signature, an
+	// attestation or an SBOM.
+	Referrers bool
+	// Prune removes, in the repositories that something goes to, tags that the selection would have brought if they
+	// were here.
+	Prune bool
+	// PruneMax is how many may be removed. Zero: 10.
+	PruneMax int
+}
+
+// pattern is one pattern, read.
+type pattern struct {
+	text       string
+	repository string
+	tag        func(string) bool
+	exact      string // the tag, if it can be no other
+	not        bool
+}
+
+func (s Selection) read() (patterns []pattern, err error) {
+	for _, text := range s.Patterns {
+		p, err := readPattern(text)
+		if err != nil {
+			return nil, err
+		}
+		patterns = append(patterns, p)
+	}
+	if len(patterns) == 0 || patterns[0].not {
+		return nil, fmt.Errorf("%w: no pattern is given that selects any", ErrNothing)
+	}
+	return patterns, nil
+}
+
+func readPattern(text string) (p pattern, err error) {
+	p.text = text
+	rest, not := strings.CutPrefix(text, "!")
+	repository, tag, ok := strings.Cut(rest, ":")
+	p.repository, p.not = repository, not
+	if !ok {
+		tag = "*"
+	}
+	if repository == "" || tag == "" || !doublestar.ValidatePattern(repository) {
+		return p, fmt.Errorf("pattern %q: %w: want REPOSITORY[:TAG], with * and ** for any characters", text, berth.ErrNameInvalid)
+	}
+	if repository != strings.ToLower(repository) {
+		return p, fmt.Errorf("pattern %q: %w: names are in lower case, like %s", text, berth.ErrNameInvalid, strings.ToLower(repository))
+	}
+	if p.tag, err = readTags(tag); err != nil {
+		return p, fmt.Errorf("pattern %q: %w: %w", text, berth.ErrTagInvalid, err)
+	}
+	if berth.ValidateTag(tag) == nil {
+		p.exact = tag
+	}
+	return p, nil
+}
+
+// readTags reads the part of a pattern that is about tags. What begins a range cannot begin a tag.
+func readTags(text string) (func(string) bool, error) {
+	switch {
+	case len(text) > 1 && text[0] == '/' && strings.HasSuffix(text, "/"):
+		expression, err := regexp.Compile(text[1 : len(text)-1])
+		if err != nil {
+			return nil, err
+		}
+		return expression.MatchString, nil
+	case strings.ContainsAny(text[:1], "<>=^~"):
+		versions, err := readRange(text)
+		if err != nil {
+			return nil, err
+		}
+		return versions.has, nil
+	case !doublestar.ValidatePattern(text):
+		return nil, errors.New("it is no glob")
+	}
+	return func(tag string) bool { return matches(text, tag) }, nil
+}
+
+func matches(glob, name string) bool {
+	ok, err := doublestar.Match(glob, name)
+	return err == nil && ok
+}
+
+func (p pattern) matches(repository, tag string) bool {
+	return matches(p.repository, repository) && p.tag(tag)
+}
+
+// selected reports whether patterns select a tag: the last one that matches decides.
+func selected(patterns []pattern, repository, tag string) bool {
+	in := false
+	for _, p := range patterns {
+		if in == p.not && p.matches(repository, tag) {
+			in = !p.not
+		}
+	}
+	return in
+}
+
+// anyOf reports whether one of some patterns matches a tag.
+func anyOf(patterns []pattern, repository, tag string) bool {
+	for _, p := range patterns {
+		if p.matches(repository, tag) {
+			return true
+		}
+	}
+	return false
+}
+
+// template is Selection.Rename, read.
+type template struct {
+	text    string
+	inverse *regexp.Regexp
+}
+
+const defaultRename = "{repository}:{tag}"
+
+func readTemplate(text string) (template, error) {
+	if text == "" {
+		text = defaultRename
+	}
+	t := template{text: text}
+	names := strings.NewReplacer("{repository}", "", "{name}", "", "{tag}", "").Replace(text)
+	if strings.ContainsAny(names, "{}") || strings.Count(text, ":") != 1 || !strings.Contains(text, "{") {
+		return t, fmt.Errorf("template %q: %w: want REPOSITORY:TAG, made of {repository}, {name}, {tag} and text", text, berth.ErrNameInvalid)
+	}
+	if strings.Count(text, "{repository}") <= 1 && strings.Count(text, "{tag}") == 1 && !strings.Contains(text, "{name}") {
+		inverse := regexp.QuoteMeta(text)
+		inverse = strings.Replace(inverse, `\{repository\}`, "(?P<repository>.+)", 1)
+		inverse = strings.Replace(inverse, `\{tag\}`, "(?P<tag>[^:]+)", 1)
+		t.inverse = regexp.MustCompile("^" + inverse + "$") // made of what is quoted
+	}
+	return t, nil
+}
+
+// name is what a tag is called there.
+func (t template) name(repository, tag string) (berth.Reference, error) {
+	text := strings.NewReplacer("{repository}", repository, "{name}", path.Base(repository), "{tag}", tag).Replace(t.text)
+	ref, err := berth.ParseReference(text)
+	if err == nil && ref.Tag == "" {
+		err = berth.ErrTagInvalid
+	}
+	if err != nil {
+		return ref, fmt.Errorf("template %q makes %q of %s:%s: %w", t.text, text, repository, tag, err)
+	}
+	return ref, nil
+}
+
+// origin is the tag that would be called so there, in a repository that is known to go there.
+func (t template) origin(target, repository string) (tag string, ok bool) {
+	if t.inverse == nil {
+		return "", false
+	}
+	match := t.inverse.FindStringSubmatch(target)
+	if match == nil {
+		return "", false
+	}
+	if i := t.inverse.SubexpIndex("repository"); i > 0 && match[i] != repository {
+		return "", false
+	}
+	return match[t.inverse.SubexpIndex("tag")], true
+}
+
+// chosen is a tag here.
+type chosen struct {
+	repository, tag string
+	desc            v1.Descriptor
+}
+
+// choose lists the tags that patterns select, each once, in the order of the patterns. A pattern that selects nothing is a
+// mistake.
+func choose(ctx context.Context, from berth.Registry, patterns []pattern) ([]chosen, error) {
+	s := &chooser{from: from, all: patterns, taken: map[string]bool{}}
+	for _, p := range patterns {
+		if p.not {
+			continue
+		}
+		found, err := s.match(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		if !found {
+			return nil, fmt.Errorf("pattern %q: %w; berth ls shows what there is", p.text, ErrNothing)
+		}
+	}
+	return s.chosen, nil
+}
+
+type chooser struct {
+	from   berth.Registry
+	all    []pattern
+	taken  map[string]bool
+	chosen []chosen
+}
+
+// match takes what a pattern selects. One that can only be one repository is not looked for among all of them.
+func (s *chooser) match(ctx context.Context, p pattern) (found bool, err error) {
+	if berth.ValidateRepository(p.repository) == nil {
+		return s.matchTags(ctx, p.repository, p)
+	}
+	for name, err := range s.from.Repositories(ctx, "") {
+		if err != nil {
+			return false, err
+		}
+		if !matches(p.repository, name) {
+			continue
+		}
+		some, err := s.matchTags(ctx, name, p)
+		if err != nil {
+			return false, err
+		}
+		found = found || some
+	}
+	return found, nil
+}
+
+func (s *chooser) matchTags(ctx context.Context, name string, p pattern) (found bool, err error) {
+	repo, err := s.from.Repository(name)
+	if err != nil {
+		return false, err
+	}
+	if p.exact != "" {
+		return s.take(ctx, repo, p.exact)
+	}
+	for tag, err := range repo.Tags(ctx, "") {
+		if errors.Is(err, berth.ErrNameUnknown) {
+			break
+		}
+		if err != nil {
+			return false, err
+		}
+		if !p.tag(tag) {
+			continue
+		}
+		some, err := s.take(ctx, repo, tag)
+		if err != nil {
+			return false, err
+		}
+		found = found || some
+	}
+	return found, nil
+}
+
+// take adds a tag. It reports whether there is one, be it selected or not.
+func (s *chooser) take(ctx context.Context, repo berth.Repository, tag string) (bool, error) {
+	name := repo.Name() + ":" + tag
+	if s.taken[name] || !selected(s.all, repo.Name(), tag) {
+		return true, nil
+	}
+	desc, err := repo.Resolve(ctx, tag)
+	if errors.Is(err, berth.ErrManifestUnknown) || errors.Is(err, berth.ErrNameUnknown) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	s.taken[name] = true
+	s.chosen = append(s.chosen, chosen{repo.Name(), tag, desc})
+	return true, nil
+}
