@@ -58,7 +58,7 @@ func remoteShelf(tb testing.TB, host string) shelf {
 	must(tb, err)
 	repo, err := registry.Repository("app/hello")
 	must(tb, err)
-	return shelf{sdk.NewImages(nil), repo, host + "/app/hello"}
+	return shelf{sdk.NewImages(&sdk.Options{Patience: -1}), repo, host + "/app/hello"}
 }
 
 // put pushes a manifest.

@@ -40,7 +40,7 @@ type SyncOptions struct {
 // berth.ErrUnauthorized and berth.ErrDenied, with the registry's own words.
 func (r *Registry) PlanSync(ctx context.Context, opts *SyncOptions) (plan *sync.Plan, err error) {
 	err = r.syncing(opts, func(to []sync.To, sel sync.Selection) error {
-		plan, err = sync.Make(ctx, r, to, sel)
+		plan, err = sync.Make(ctx, files{r}, to, sel)
 		return err
 	})
 	return plan, err
@@ -53,9 +53,9 @@ func (r *Registry) PlanSync(ctx context.Context, opts *SyncOptions) (plan *sync.
 // Errors: those of PlanSync; for what could not be brought, one joined error a tag.
 func (r *Registry) Sync(ctx context.Context, opts *SyncOptions) (report *sync.Report, err error) {
 	err = r.syncing(opts, func(to []sync.To, sel sync.Selection) error {
-		plan, err := sync.Make(ctx, r, to, sel)
+		plan, err := sync.Make(ctx, files{r}, to, sel)
 		if err == nil {
-			report, err = sync.Apply(ctx, r, to, plan, opts.apply())
+			report, err = sync.Apply(ctx, files{r}, to, plan, opts.apply())
 		}
 		return err
 	})
@@ -68,7 +68,7 @@ func (r *Registry) Sync(ctx context.Context, opts *SyncOptions) (report *sync.Re
 // Errors: those of sync.Apply; berth.ErrPreconditionFailed for a tag that has moved since.
 func (r *Registry) ApplyPlan(ctx context.Context, plan *sync.Plan, opts *SyncOptions) (report *sync.Report, err error) {
 	err = r.syncing(opts, func(to []sync.To, _ sync.Selection) error {
-		report, err = sync.Apply(ctx, r, to, plan, opts.apply())
+		report, err = sync.Apply(ctx, files{r}, to, plan, opts.apply())
 		return err
 	})
 	return report, err

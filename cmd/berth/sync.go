@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -80,6 +81,8 @@ func (f *syncFlags) read(args []string) error {
 	switch {
 	case len(f.to) == 0:
 		return usageError{errors.New("--to HOST[/PREFIX] is needed: where shall the tags go?")}
+	case slices.Contains(f.to, ""):
+		return usageError{errors.New(`invalid argument "" for "--to" flag: it is empty`)}
 	case f.plan == "" && len(args) == 0:
 		return usageError{errors.New("which tags shall go there? want berth sync --to HOST[/PREFIX] PATTERN...")}
 	case f.plan != "" && len(args) > 0:

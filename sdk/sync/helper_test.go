@@ -204,10 +204,15 @@ type served struct {
 	refuse   func(r *http.Request) bool
 }
 
-func serve(tb testing.TB) *served {
+func serve(tb testing.TB) *served { return serveWith(tb, nil) }
+
+// serveSparse takes indexes whose children are missing.
+func serveSparse(tb testing.TB) *served { return serveWith(tb, &server.Options{AllowMissing: true}) }
+
+func serveWith(tb testing.TB, opts *server.Options) *served {
 	tb.Helper()
 	s := &served{layout: local(tb)}
-	handler := server.New(s.layout, nil)
+	handler := server.New(s.layout, opts)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.note(r) {
 			w.WriteHeader(http.StatusInternalServerError)
@@ -314,4 +319,19 @@ func must(tb testing.TB, err error) {
 	if err != nil {
 		tb.Fatal(err)
 	}
+}
+
+// childrenThere counts the children of an index that a repository has.
+func childrenThere(tb testing.TB, repo berth.Repository, index digest.Digest) (n int) {
+	tb.Helper()
+	m, err := repo.FetchManifest(tb.Context(), string(index), nil)
+	must(tb, err)
+	doc, err := manifest.Parse(m.Descriptor.MediaType, m.Raw)
+	must(tb, err)
+	for _, child := range doc.Manifests {
+		if _, err := repo.Resolve(tb.Context(), string(child.Digest)); err == nil {
+			n++
+		}
+	}
+	return n
 }

@@ -23,6 +23,7 @@ type versionRange [][]comparison
 type comparison struct {
 	operator string
 	version  string // as package semver has it
+	early    bool   // whoever wrote it has named a pre-release
 }
 
 var operators = []string{">=", "<=", "!=", ">", "<", "=", "~", "^"}
@@ -74,11 +75,15 @@ func readComparison(word string) ([]comparison, error) {
 	parts := strings.Count(text, ".") + 1
 	switch {
 	case operator == "^":
-		return []comparison{{">=", version}, {"<", after(version, compatible(version, parts))}}, nil
+		return between(version, after(version, compatible(version, parts))), nil
 	case operator == "~", operator == "=" && parts < 3:
-		return []comparison{{">=", version}, {"<", after(version, min(parts, 2))}}, nil
+		return between(version, after(version, min(parts, 2))), nil
 	}
-	return []comparison{{operator, version}}, nil
+	return []comparison{{operator, version, semver.Prerelease(version) != ""}}, nil
+}
+
+func between(first, end string) []comparison {
+	return []comparison{{">=", first, semver.Prerelease(first) != ""}, {"<", end, false}}
 }
 
 // readVersion brings a version into the form that package semver compares.
@@ -137,7 +142,7 @@ func inAll(comparisons []comparison, version string) bool {
 		if !c.holds(semver.Compare(version, c.version)) {
 			return false
 		}
-		early = early || semver.Prerelease(c.version) != "" && semver.Prerelease(c.version) != "-0"
+		early = early || c.early
 	}
 	return early
 }
