@@ -335,3 +335,11 @@ func childrenThere(tb testing.TB, repo berth.Repository, index digest.Digest) (n
 	}
 	return n
 }
+
+// referrer adds an artifact that refers to a manifest.
+func (s store) referrer(subject v1.Descriptor, kind string) v1.Descriptor {
+	subject = v1.Descriptor{MediaType: subject.MediaType, Digest: subject.Digest, Size: subject.Size}
+	m := v1.Manifest{MediaType: v1.MediaTypeImageManifest, ArtifactType: "x/y", Config: s.add(v1.MediaTypeEmptyJSON, "{}"), Layers: []v1.Descriptor{s.layer(kind)}, Subject: &subject}
+	m.SchemaVersion = 2
+	return s.encode(m.MediaType, m)
+}
