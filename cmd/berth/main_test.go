@@ -30,6 +30,7 @@ func TestScripts(t *testing.T) {
 			"ends":        ends,
 			"exits":       exits,
 			"fails":       fails,
+			"fill":        fill,
 			"get":         get,
 			"htpasswd":    htpasswd,
 			"image":       image,

@@ -26,6 +26,9 @@ type app struct {
 	json      bool
 	verbose   bool
 	plainHTTP []string
+	// requests and requestsPerSecond bound what a remote registry is asked. Zero: as sdk.Options has it.
+	requests          int
+	requestsPerSecond float64
 	// idleTimeout is how long what serves the layout stays after this command.
 	idleTimeout durationValue
 	started     bool // a command's own work has begun: the command line was understood
@@ -143,7 +146,11 @@ func (a *app) options() *sdk.Options {
 		Launcher:    host.Self(),
 		IdleTimeout: a.idleTimeout.option(),
 		PlainHTTP:   a.plainHTTP,
-		UserAgent:   "berth/" + plugin.Version(),
-		Logger:      a.teller(),
+		Requests:    a.requests,
+
+		RequestsPerSecond: a.requestsPerSecond,
+
+		UserAgent: "berth/" + plugin.Version(),
+		Logger:    a.teller(),
 	}
 }

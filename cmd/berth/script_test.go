@@ -165,6 +165,15 @@ func names(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// fill FILE
+//
+// Variables in the file have their values.
+func fill(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) != 1, "fill FILE")
+	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o644))
+}
+
 // htpasswd FILE USER PASSWORD
 //
 // Adds a user to a password file.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,41 +24,78 @@ type syncFlags struct {
 	dryRun    bool
 	save      string
 	plan      string
+	file      string
+	watch     bool
 }
 
 func (a *app) sync() *cobra.Command {
 	var f syncFlags
 	cmd := &cobra.Command{
-		Use:   "sync --to HOST[/PREFIX] PATTERN...",
+		Use:   "sync --to HOST[/PREFIX] PATTERN... | -f FILE",
 		Short: "Bring tags of the layout to remote registries",
 		Long: `Bring tags of the layout to remote registries: what they lack, and nothing else. A sync that was
 stopped, or killed, goes on where it was. PATTERN is REPO[:TAG], with * for any characters but /, and
 /** for all that is below; TAG can also be a range of versions or a regular expression between slashes;
 without a tag it means all. A pattern that begins with ! takes away what those before it select.
 
+With --watch it goes on, and brings every push that matches, until it is ended. A file that -f names
+has several syncs, in YAML; docs/sync.md tells its form.
+
 Credentials are those that docker login and podman login have stored. With --dry-run nothing is
 sent, and the exit code is 3 if there is something to do.`,
 		Example: `  berth sync --to registry.example.com/team app/hello:v1
   berth sync --to localhost:5001 'app/**' '!app/**:dev-*'
   berth sync --to registry.example.com --rename '{name}:{tag}-nightly' 'app/web:>=1.2 <2'
-  berth sync --to registry.example.com --save plan.json app/web && berth sync --plan plan.json --to registry.example.com`,
+  berth sync --to registry.example.com --save plan.json app/web && berth sync --plan plan.json --to registry.example.com
+  berth sync --watch --to registry.example.com/team 'app/**'
+  berth sync -f sync.yaml`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.exclude(); err != nil {
+				return err
+			}
+			if f.file != "" {
+				return a.syncFile(cmd, &f, args)
+			}
 			if err := f.read(args); err != nil {
 				return err
 			}
 			if err := a.mustExist(args); err != nil {
 				return err
 			}
-			return a.with(cmd.Context(), func(registry *sdk.Registry) error {
-				if f.dryRun || f.save != "" {
-					return a.planSync(cmd, registry, &f)
-				}
-				return a.applySync(cmd, registry, &f)
-			})
+			return a.with(cmd.Context(), func(registry *sdk.Registry) error { return a.syncOne(cmd, registry, &f) })
 		},
 	}
 	f.define(cmd)
+	cmd.Flags().IntVar(&a.requests, "requests", 0, "send a remote registry `N` requests at once, at most (default 32)")
+	cmd.Flags().Float64Var(&a.requestsPerSecond, "requests-per-second", 0, "begin `N` requests with a remote registry in a second, at most")
 	return cmd
+}
+
+// syncOne does what is asked about one sync.
+func (a *app) syncOne(cmd *cobra.Command, registry *sdk.Registry, f *syncFlags) error {
+	switch {
+	case f.dryRun || f.save != "":
+		return a.planSync(cmd, registry, f)
+	case f.watch:
+		return a.replicate(cmd, registry, f)
+	}
+	return a.applySync(cmd, registry, f)
+}
+
+// replicate brings every push that matches. That somebody ends it is no failure.
+func (a *app) replicate(cmd *cobra.Command, registry *sdk.Registry, f *syncFlags) error {
+	err := registry.Replicate(cmd.Context(), &f.SyncOptions, func(report *sync.Report, err error) {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "berth:", err)
+		}
+		if report != nil {
+			a.printReport(report, func(r sync.Result) bool { return r.Drifted() || r.Error != "" })
+		}
+	})
+	if errors.Is(err, cmd.Context().Err()) {
+		return nil
+	}
+	return err
 }
 
 func (f *syncFlags) define(cmd *cobra.Command) {
@@ -74,6 +112,26 @@ func (f *syncFlags) define(cmd *cobra.Command) {
 	flags.BoolVar(&f.dryRun, "dry-run", false, "show what would be done; exit with 3 if there is anything")
 	flags.StringVar(&f.save, "save", "", "keep the plan in `FILE`, and do nothing")
 	flags.StringVar(&f.plan, "plan", "", "carry out the plan in `FILE`")
+	flags.StringVarP(&f.file, "file", "f", "", "do the syncs in `FILE`")
+	flags.BoolVar(&f.watch, "watch", false, "go on, and bring every push that matches")
+}
+
+// exclude refuses flags that mean different things to do.
+func (f *syncFlags) exclude() error {
+	named := []string{}
+	for name, set := range map[string]bool{"--dry-run": f.dryRun, "--watch": f.watch, "--save": f.save != "", "--plan": f.plan != ""} {
+		if set {
+			named = append(named, name)
+		}
+	}
+	slices.Sort(named)
+	switch {
+	case len(named) > 1:
+		return usageError{fmt.Errorf("%s exclude each other", strings.Join(named, " and "))}
+	case f.file != "" && (len(f.to) > 0 || f.save != "" || f.plan != ""):
+		return usageError{errors.New("-f names a file that says what goes where; leave out --to, --save and --plan")}
+	}
+	return nil
 }
 
 // read makes options of the flags and arguments.
@@ -153,11 +211,18 @@ func (a *app) applySync(cmd *cobra.Command, registry *sdk.Registry, f *syncFlags
 	if report == nil {
 		return err
 	}
+	return errors.Join(err, a.printReport(report, func(sync.Result) bool { return true }))
+}
+
+// printReport prints the results that are wanted.
+func (a *app) printReport(report *sync.Report, wanted func(sync.Result) bool) error {
 	lines := []string{}
 	for _, r := range report.Items {
-		lines = append(lines, line(r.Item, outcome(r)))
+		if wanted(r) {
+			lines = append(lines, line(r.Item, outcome(r)))
+		}
 	}
-	return errors.Join(err, a.print(report, lines))
+	return a.print(report, lines)
 }
 
 func (f *syncFlags) run(cmd *cobra.Command, registry *sdk.Registry) (*sync.Report, error) {

@@ -146,7 +146,7 @@ func Make(ctx context.Context, from berth.Registry, to []To, sel Selection) (*Pl
 	if err != nil {
 		return nil, err
 	}
-	all, err := choose(ctx, from, m.patterns)
+	all, err := choose(ctx, from, m.patterns, sel.MayBeNothing)
 	if err != nil {
 		return nil, err
 	}

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/berthoci/berth"
 )
@@ -47,6 +49,24 @@ type Selection struct {
 	Prune bool
 	// PruneMax is how many may be removed. Zero: 10.
 	PruneMax int
+	// MayBeNothing takes it for no mistake that a pattern selects nothing.
+	MayBeNothing bool
+}
+
+// Validate says what is wrong with a selection by these patterns, without looking at any tag.
+//
+// Errors: those of Make.
+func (s Selection) Validate(patterns []string) error {
+	s.Patterns = patterns
+	_, err := newMaker(nil, s)
+	return err
+}
+
+// Selects reports whether patterns select a tag.
+func (s Selection) Selects(patterns []string, repository, tag string) (bool, error) {
+	s.Patterns = patterns
+	read, err := s.read()
+	return err == nil && selected(read, repository, tag), err
 }
 
 // pattern is one pattern, read.
@@ -208,92 +228,110 @@ type chosen struct {
 
 // choose lists the tags that patterns select, each once, in the order of the patterns. A pattern that selects nothing is a
 // mistake.
-func choose(ctx context.Context, from berth.Registry, patterns []pattern) ([]chosen, error) {
+func choose(ctx context.Context, from berth.Registry, patterns []pattern, mayBeNothing bool) ([]chosen, error) {
 	s := &chooser{from: from, all: patterns, taken: map[string]bool{}}
-	for _, p := range patterns {
+	matched := make([]bool, len(patterns))
+	for i, p := range patterns {
 		if p.not {
 			continue
 		}
-		found, err := s.match(ctx, p)
-		if err != nil {
+		s.matched = false
+		if err := s.match(ctx, p); err != nil {
 			return nil, err
 		}
-		if !found {
+		matched[i] = s.matched
+	}
+	if err := s.resolve(ctx); err != nil {
+		return nil, err
+	}
+	there := slices.DeleteFunc(s.chosen, func(c chosen) bool { return c.desc.Digest == "" })
+	for i, p := range patterns {
+		if !p.not && !matched[i] && !mayBeNothing && !slices.ContainsFunc(there, p.isOf) {
 			return nil, fmt.Errorf("pattern %q: %w; berth ls shows what there is", p.text, ErrNothing)
 		}
 	}
-	return s.chosen, nil
+	return there, nil
 }
 
+func (p pattern) isOf(c chosen) bool { return p.matches(c.repository, c.tag) }
+
 type chooser struct {
-	from   berth.Registry
-	all    []pattern
-	taken  map[string]bool
-	chosen []chosen
+	from    berth.Registry
+	all     []pattern
+	taken   map[string]bool
+	chosen  []chosen
+	matched bool // the last pattern has matched a tag that is there, be it selected or not
 }
 
 // match takes what a pattern selects. One that can only be one repository is not looked for among all of them.
-func (s *chooser) match(ctx context.Context, p pattern) (found bool, err error) {
+func (s *chooser) match(ctx context.Context, p pattern) error {
 	if berth.ValidateRepository(p.repository) == nil {
 		return s.matchTags(ctx, p.repository, p)
 	}
 	for name, err := range s.from.Repositories(ctx, "") {
+		if err == nil && matches(p.repository, name) {
+			err = s.matchTags(ctx, name, p)
+		}
 		if err != nil {
-			return false, err
+			return err
 		}
-		if !matches(p.repository, name) {
-			continue
-		}
-		some, err := s.matchTags(ctx, name, p)
-		if err != nil {
-			return false, err
-		}
-		found = found || some
 	}
-	return found, nil
+	return nil
 }
 
-func (s *chooser) matchTags(ctx context.Context, name string, p pattern) (found bool, err error) {
+// matchTags takes the tags of one repository. Whether there is one that is named is seen when it is resolved, if it is.
+func (s *chooser) matchTags(ctx context.Context, name string, p pattern) error {
+	if p.exact != "" {
+		s.matched = !s.take(name, p.exact) || s.matched
+		return nil
+	}
 	repo, err := s.from.Repository(name)
 	if err != nil {
-		return false, err
-	}
-	if p.exact != "" {
-		return s.take(ctx, repo, p.exact)
+		return err
 	}
 	for tag, err := range repo.Tags(ctx, "") {
 		if errors.Is(err, berth.ErrNameUnknown) {
-			break
+			return nil
 		}
 		if err != nil {
-			return false, err
+			return err
 		}
-		if !p.tag(tag) {
-			continue
+		if p.tag(tag) {
+			s.matched = true
+			s.take(name, tag)
 		}
-		some, err := s.take(ctx, repo, tag)
-		if err != nil {
-			return false, err
-		}
-		found = found || some
 	}
-	return found, nil
+	return nil
 }
 
-// take adds a tag. It reports whether there is one, be it selected or not.
-func (s *chooser) take(ctx context.Context, repo berth.Repository, tag string) (bool, error) {
-	name := repo.Name() + ":" + tag
-	if s.taken[name] || !selected(s.all, repo.Name(), tag) {
-		return true, nil
+// take adds a tag, and reports whether it is selected.
+func (s *chooser) take(repository, tag string) bool {
+	name := repository + ":" + tag
+	if !selected(s.all, repository, tag) {
+		return false
 	}
-	desc, err := repo.Resolve(ctx, tag)
-	if errors.Is(err, berth.ErrManifestUnknown) || errors.Is(err, berth.ErrNameUnknown) {
-		return false, nil
+	if !s.taken[name] {
+		s.taken[name] = true
+		s.chosen = append(s.chosen, chosen{repository: repository, tag: tag})
 	}
-	if err != nil {
-		return false, err
+	return true
+}
+
+// resolve finds what the tags are. One that is not there is left without a digest.
+func (s *chooser) resolve(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(looking)
+	for i := range s.chosen {
+		group.Go(func() error {
+			c := &s.chosen[i]
+			repo, err := s.from.Repository(c.repository)
+			if err != nil {
+				return err
+			}
+			c.desc, err = repo.Resolve(ctx, c.tag)
+			_, err = found(err, berth.ErrManifestUnknown)
+			return err
+		})
 	}
-	s.taken[name] = true
-	s.chosen = append(s.chosen, chosen{repo.Name(), tag, desc})
-	return true, nil
+	return group.Wait()
 }

@@ -196,6 +196,11 @@ func (s *survey) follow(ctx context.Context) error {
 		if i.Change == Refused || i.Change == Unchanged && !s.sel.Referrers {
 			return nil
 		}
+		if i.Change == Unchanged {
+			if alone, err := s.alone(ctx, i); err != nil || alone {
+				return err
+			}
+		}
 		root, err := s.trees.of(ctx, i.repository, i.Descriptor, i.Platforms)
 		if err != nil && ctx.Err() == nil {
 			i.Change, i.Reason = Refused, err.Error()
@@ -209,6 +214,14 @@ func (s *survey) follow(ctx context.Context) error {
 		}
 		return s.blobs(ctx, i, root)
 	})
+}
+
+// alone reports whether nothing is to be done for an image that is there. Tags of one image ask once.
+func (s *survey) alone(ctx context.Context, i surveyed) (bool, error) {
+	if !s.claim("image in "+i.ref.Repository, i.Descriptor) {
+		return true, nil
+	}
+	return s.trees.alone(ctx, i.repository, i.Descriptor)
 }
 
 // missing are the referrers of an image that are not there.

@@ -69,6 +69,21 @@ func (t *trees) of(ctx context.Context, repository string, desc v1.Descriptor, p
 	return root, nil
 }
 
+// alone reports whether an image has no parts, and nothing refers to it; it is not read for that.
+func (t *trees) alone(ctx context.Context, repository string, desc v1.Descriptor) (bool, error) {
+	if manifest.KindOf(desc.MediaType) != manifest.Image {
+		return false, nil
+	}
+	repo, err := t.from.Repository(repository)
+	if err != nil {
+		return false, err
+	}
+	for _, err := range repo.Referrers(ctx, desc.Digest, nil) {
+		return false, err
+	}
+	return true, nil
+}
+
 func (t *trees) keep(key string, root *tree, bytes int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

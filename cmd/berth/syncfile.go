@@ -1,0 +1,144 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/berthoci/berth/sdk"
+)
+
+// syncFile is the file of berth sync -f. What it does not know is refused, so that no slip of the finger changes what is meant.
+type syncFile struct {
+	Version           int         `yaml:"version"`
+	PlainHTTP         []string    `yaml:"plain-http"`
+	Requests          int         `yaml:"requests"`
+	RequestsPerSecond float64     `yaml:"requests-per-second"`
+	Sync              []syncEntry `yaml:"sync"`
+}
+
+// syncEntry is one sync: the flags of the command, by their names.
+type syncEntry struct {
+	To        oneOrMore `yaml:"to"`
+	Tags      oneOrMore `yaml:"tags"`
+	Rename    string    `yaml:"rename"`
+	Platforms oneOrMore `yaml:"platforms"`
+	Sparse    bool      `yaml:"sparse"`
+	Immutable oneOrMore `yaml:"immutable"`
+	Referrers *bool     `yaml:"referrers"`
+	Prune     bool      `yaml:"prune"`
+	PruneMax  int       `yaml:"prune-max"`
+	Verify    bool      `yaml:"verify"`
+}
+
+// oneOrMore is a list, of which one can be written without a list.
+type oneOrMore []string
+
+// UnmarshalYAML reads a text, or a list of texts.
+func (o *oneOrMore) UnmarshalYAML(node *yaml.Node) error {
+	if node.Kind == yaml.ScalarNode {
+		*o = oneOrMore{node.Value}
+		return nil
+	}
+	return node.Decode((*[]string)(o))
+}
+
+const maxSyncFile = 4 << 20
+
+func readSyncFile(path string) (*syncFile, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSyncFile))
+	if err != nil {
+		return nil, err
+	}
+	file := &syncFile{}
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(file); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s: %s", path, oneLine(err))
+	}
+	switch {
+	case file.Version != 1:
+		return nil, fmt.Errorf("%s: version is %d, want version: 1", path, file.Version)
+	case len(file.Sync) == 0:
+		return nil, fmt.Errorf("%s: there is nothing to do: sync is a list of what goes where", path)
+	}
+	return file, nil
+}
+
+// oneLine is what the YAML parser says, without its own words and types.
+func oneLine(err error) string {
+	var several *yaml.TypeError
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	if errors.As(err, &several) {
+		text = strings.Join(several.Errors, "; ")
+	}
+	return strings.NewReplacer("in type main.syncFile", "here", "in type main.syncEntry", "of a sync", "\n", " ").Replace(text)
+}
+
+// flags are those that an entry stands for.
+func (e syncEntry) flags(f *syncFlags) (*syncFlags, error) {
+	one := &syncFlags{to: e.To, platforms: e.Platforms, dryRun: f.dryRun, watch: f.watch}
+	one.alone = e.Referrers != nil && !*e.Referrers
+	one.Verify = e.Verify || f.Verify
+	sel := &one.Selection
+	sel.Rename, sel.Sparse, sel.Immutable = e.Rename, e.Sparse, e.Immutable
+	sel.Prune, sel.PruneMax = e.Prune, e.PruneMax
+	if err := one.read(e.Tags); err != nil {
+		return nil, err
+	}
+	return one, sel.Validate(one.Patterns)
+}
+
+// syncFile does what a file says: one sync after the other, or all at once where each goes on. The failure of one does not
+// end the others.
+func (a *app) syncFile(cmd *cobra.Command, f *syncFlags, args []string) error {
+	if len(args) > 0 {
+		return usageError{errors.New("-f names a file that says which tags are meant; leave out the patterns")}
+	}
+	file, err := readSyncFile(f.file)
+	if err != nil {
+		return err
+	}
+	var all []*syncFlags
+	for i, entry := range file.Sync {
+		one, err := entry.flags(f)
+		if err != nil {
+			return fmt.Errorf("%s: sync %d: %w", f.file, i+1, err)
+		}
+		all = append(all, one)
+	}
+	if err := a.mustExist(nil); err != nil {
+		return err
+	}
+	a.plainHTTP = append(a.plainHTTP, file.PlainHTTP...)
+	a.requests, a.requestsPerSecond = file.Requests, file.RequestsPerSecond
+	return a.with(cmd.Context(), func(registry *sdk.Registry) error { return a.syncAll(cmd, registry, all) })
+}
+
+func (a *app) syncAll(cmd *cobra.Command, registry *sdk.Registry, all []*syncFlags) error {
+	var group errgroup.Group
+	if !all[0].watch {
+		group.SetLimit(1)
+	}
+	errs := make([]error, len(all))
+	for i, one := range all {
+		group.Go(func() error {
+			errs[i] = a.syncOne(cmd, registry, one)
+			return nil
+		})
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
