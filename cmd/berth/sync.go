@@ -142,7 +142,7 @@ func (f *syncFlags) read(args []string) error {
 	case slices.Contains(f.to, ""):
 		return usageError{errors.New(`invalid argument "" for "--to" flag: it is empty`)}
 	case f.plan == "" && len(args) == 0:
-		return usageError{errors.New("which tags shall go there? want berth sync --to HOST[/PREFIX] PATTERN...")}
+		return usageError{errors.New("which tags shall go there? want berth sync --to HOST[/PREFIX] and each PATTERN, like app/web:v*")}
 	case f.plan != "" && len(args) > 0:
 		return usageError{errors.New("--plan says which tags are meant; leave out the patterns")}
 	}

@@ -15,7 +15,7 @@ import (
 
 // ApplyOptions say how a plan is carried out. Nil is the zero value.
 type ApplyOptions struct {
-	// Parallel is how many images are on their way to a host at once. Zero: 64. How many requests a host is sent at once is
+	// Parallel is how many images are on their way to a host at once. Zero: 256. How many requests a host is sent at once is
 	// said with its registry: see remote.Options.
 	Parallel int
 	// Progress is called as it goes, from several goroutines at once. May be nil.
@@ -77,7 +77,7 @@ type application struct {
 	errs    []error // of the results
 }
 
-const defaultItems = 64
+const defaultItems = 256
 
 func newApplication(from berth.Registry, to []To, plan *Plan, opts *ApplyOptions) *application {
 	a := &application{from: from, hosts: map[string]*hostRun{}, results: []Result{}, errs: make([]error, len(plan.Items))}
