@@ -30,6 +30,7 @@ type tokenServer struct {
 	*shell
 	server *httptest.Server
 	key    jose.JSONWebKey
+	life   time.Duration // of a token
 
 	mu      sync.Mutex // guards the fields below
 	granted []string
@@ -40,7 +41,7 @@ func (s *shell) tokenServer() *tokenServer {
 	s.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	s.check(err)
-	t := &tokenServer{shell: s, granted: []string{"pull", "push"}}
+	t := &tokenServer{shell: s, granted: []string{"pull", "push"}, life: 5 * time.Minute}
 	t.key = jose.JSONWebKey{Key: private, KeyID: "e2e", Algorithm: string(jose.ES256), Use: "sig"}
 	t.server = httptest.NewServer(http.HandlerFunc(t.answer))
 	s.Cleanup(t.server.Close)
@@ -100,7 +101,7 @@ func (t *tokenServer) answer(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	json.NewEncoder(w).Encode(map[string]any{"token": token, "expires_in": 300})
+	json.NewEncoder(w).Encode(map[string]any{"token": token, "expires_in": int(t.life.Seconds())})
 }
 
 // access is a token's claim on one resource.
@@ -131,7 +132,7 @@ func (t *tokenServer) token(scopes []string) (string, error) {
 		Audience:  jwt.Audience{tokenService},
 		IssuedAt:  jwt.NewNumericDate(now),
 		NotBefore: jwt.NewNumericDate(now),
-		Expiry:    jwt.NewNumericDate(now.Add(5 * time.Minute)),
+		Expiry:    jwt.NewNumericDate(now.Add(t.life)),
 		ID:        rand.Text(),
 	}).Claims(map[string]any{"access": claims}).Serialize()
 }
