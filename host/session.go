@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -106,6 +107,10 @@ func (s *Session) Current() *Hold {
 	defer s.mu.Unlock()
 	return s.held
 }
+
+// ControlDir is the layout's control directory, where programs may keep what they know about the layout, each in a directory
+// of its own.
+func (s *Session) ControlDir() string { return filepath.Join(s.Info().Layout, control.Dir) }
 
 // Endpoint is where the session's registry is served.
 func (s *Session) Endpoint() plugin.Endpoint { return s.Current().Endpoint() }

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/berthoci/berth"
-	"github.com/berthoci/berth/internal/control"
 	"github.com/berthoci/berth/sdk/remote"
 	"github.com/berthoci/berth/sdk/sync"
 )
@@ -110,7 +109,7 @@ func (r *Registry) syncing(opts *SyncOptions, do func([]sync.To, sync.Selection)
 // journal is the file of what is known of a registry. Its name has nothing in it that a file system does not take.
 func (r *Registry) journal(registry *remote.Registry) string {
 	name := strings.NewReplacer(":", "_", "[", "", "]", "").Replace(registry.Host())
-	return filepath.Join(r.dir, control.Dir, syncDir, name+".journal")
+	return filepath.Join(r.session.ControlDir(), syncDir, name+".journal")
 }
 
 // target reads HOST[/PREFIX].

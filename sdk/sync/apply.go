@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -118,6 +119,7 @@ type hostRun struct {
 	memory  *Memory
 	jobs    []*job
 	byKey   map[string]*job
+	items   []int // of the results; no two hosts have one in common
 	removed []int
 	planned map[blobAt]Transfer
 
@@ -150,6 +152,7 @@ func newHostRun(a *application, to To) *hostRun {
 
 // take adds an item of the plan. Those that are the same image in the same repository are one job.
 func (h *hostRun) take(at int, item Item) {
+	h.items = append(h.items, at)
 	switch {
 	case item.Change == Refused:
 		h.errs[at] = fmt.Errorf("%s → %s/%s: refused: %s", item.Source, item.Host, item.Target, item.Reason)
@@ -208,16 +211,13 @@ func (h *hostRun) ended(j *job, err error) {
 
 // remove removes the tags that are not here, if all else is well.
 func (h *hostRun) remove(ctx context.Context) {
-	for i, item := range h.results {
-		if item.Host == h.to.Registry.Host() && h.errs[i] != nil && len(h.removed) > 0 {
-			for _, at := range h.removed {
-				h.errs[at] = fmt.Errorf("%s/%s: it is not removed, because something else has failed", item.Host, h.results[at].Target)
-			}
-			return
-		}
-	}
+	failed := slices.ContainsFunc(h.items, func(at int) bool { return h.errs[at] != nil })
 	for _, at := range h.removed {
 		item := h.results[at].Item
+		if failed {
+			h.errs[at] = fmt.Errorf("%s/%s: it is not removed, because something else has failed", item.Host, item.Target)
+			continue
+		}
 		if err := h.removeOne(ctx, item); err != nil {
 			h.errs[at] = fmt.Errorf("remove %s/%s: %w", item.Host, item.Target, err)
 		}
