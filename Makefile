@@ -12,7 +12,7 @@ PUSHES ?= 10000
 OPERATIONS ?= 110000
 PEERS ?=
 # What is added to a program that says hello, at most: packages, and MiB of its binary. CHANGELOG.md tells what it is.
-WEIGHTS := sdk.Open=340,21 sdk/remote.New=160,8 sdk/remote/auth.Docker=150,8 sdk/pin.Load=125,4 sdk/source.Layout=95,4 sdk/embedded.Main=340,22
+WEIGHTS := sdk.Open=345,22 sdk/remote.New=160,8 sdk/remote/auth.Docker=150,8 sdk/pin.Load=125,4 sdk/source.Layout=95,4 sdk/embedded.Main=340,22
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
 .DEFAULT_GOAL := help

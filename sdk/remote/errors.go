@@ -75,6 +75,7 @@ func (r *Registry) newError(req ocirequest.Request, resp *http.Response, trace *
 	}
 	if len(e.Errors) == 0 {
 		e.Errors = []*berth.Error{{Code: "UNKNOWN", Message: message(nil, body)}}
+		e.Advice = "it does not answer as a registry does; check the address"
 	}
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:
