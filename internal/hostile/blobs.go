@@ -46,6 +46,7 @@ type upload struct {
 
 	// What follows is guarded by the registry's mutex.
 	content []byte
+	begin   int // of what the present request brings
 	chunks  int
 	short   bool // a chunk was shorter than it may be, unless it is the last
 	state   int  // how often its address was told
@@ -172,14 +173,19 @@ func (c *call) takeChunk(u *upload) {
 		c.refuse(http.StatusRequestedRangeNotSatisfiable, "BLOB_UPLOAD_INVALID", "chunk out of order")
 		return
 	}
-	half := c.takeHalf()
-	err := c.receive(u, half)
+	half, short := c.takeHalf(&c.options.HalfChunks), c.takeHalf(&c.options.ShortChunks)
+	err := c.receive(u, half || short)
+	if err == nil && !c.stillAdmitted(u) {
+		return
+	}
 	c.tell(u)
 	switch {
 	case err != nil:
 		return
 	case half:
 		c.refuse(http.StatusRequestedRangeNotSatisfiable, "BLOB_UPLOAD_INVALID", "only a half was taken")
+	case c.ChunkStatus != 0:
+		c.w.WriteHeader(c.ChunkStatus)
 	case c.OneChunk:
 		c.w.WriteHeader(http.StatusCreated)
 	default:
@@ -203,15 +209,28 @@ func (c *call) follows(u *upload) bool {
 	return err == nil && first == int64(len(u.content))
 }
 
-// takeHalf reports whether this is a chunk that is taken by half.
-func (c *call) takeHalf() bool {
+// takeHalf reports whether this is a chunk that is taken by half, and counts it down.
+func (c *call) takeHalf(left *int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.options.HalfChunks == 0 || c.r.ContentLength <= 1 {
+	if *left == 0 || c.r.ContentLength <= 1 {
 		return false
 	}
-	c.options.HalfChunks--
+	*left--
 	return true
+}
+
+// stillAdmitted reports whether the token is good after the body has come, too; else the request has been refused.
+func (c *call) stillAdmitted(u *upload) bool {
+	if !c.TokensAtEnd || c.Tokens == nil || c.admit() {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.DropRefused {
+		u.content = u.content[:u.begin]
+	}
+	return false
 }
 
 // receive keeps what arrives of a body, also where that is not all of it.
@@ -222,6 +241,9 @@ func (c *call) receive(u *upload, half bool) error {
 	}
 	var got int
 	buf := make([]byte, 32<<10)
+	c.mu.Lock()
+	u.begin = len(u.content)
+	c.mu.Unlock()
 	for {
 		n, err := body.Read(buf)
 		got += n
@@ -247,7 +269,7 @@ func (c *call) receive(u *upload, half bool) error {
 
 func (c *call) finishUpload(u *upload) {
 	if c.r.ContentLength != 0 {
-		if err := c.receive(u, false); err != nil {
+		if err := c.receive(u, false); err != nil || !c.stillAdmitted(u) {
 			return
 		}
 	}

@@ -16,6 +16,9 @@ func (f *Fault) strike(w http.ResponseWriter, r *http.Request, closing <-chan st
 		f.answer(w)
 		return w, r, true
 	}
+	if f.Lose {
+		return loser{w}, r, false
+	}
 	if !f.Cut && !f.Stall {
 		return w, r, false
 	}
@@ -30,6 +33,12 @@ func (f *Fault) strike(w http.ResponseWriter, r *http.Request, closing <-chan st
 	r.Body = breakingBody{r.Body, b}
 	return w, r, false
 }
+
+// loser is the writer of an answer that does not arrive.
+type loser struct{ http.ResponseWriter }
+
+func (loser) WriteHeader(int)           { panic(http.ErrAbortHandler) }
+func (loser) Write([]byte) (int, error) { panic(http.ErrAbortHandler) }
 
 func (f *Fault) answer(w http.ResponseWriter) {
 	if f.RetryAfter != "" {

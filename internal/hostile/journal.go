@@ -13,6 +13,8 @@ type Request struct {
 	Path   string
 	Query  url.Values
 	Header http.Header
+	// Length of the body, in bytes; -1 if it was not told.
+	Length int64
 }
 
 // Authorization is the header of that name.
@@ -31,7 +33,7 @@ func (j *journal) note(r *http.Request) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.received = append(j.received, Request{
-		Method: r.Method, Host: r.Host, Path: r.URL.Path, Query: r.URL.Query(), Header: r.Header.Clone(),
+		Method: r.Method, Host: r.Host, Path: r.URL.Path, Query: r.URL.Query(), Header: r.Header.Clone(), Length: r.ContentLength,
 	})
 }
 

@@ -34,6 +34,7 @@ type Network struct {
 	hosts   map[string]*pipeListener
 	servers []*http.Server
 	serving sync.WaitGroup
+	conns   sync.WaitGroup // that are being served
 }
 
 // NewNetwork returns a network without hosts. Close it before the test ends.
@@ -61,12 +62,21 @@ func (n *Network) Handle(origin string, h http.Handler) {
 		h = asTLS(h)
 	}
 	listener := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-	srv := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)}
+	srv := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0), ConnState: n.count}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.hosts[req.URL.Scheme+"://"+net.JoinHostPort(req.URL.Hostname(), port)] = listener
 	n.servers = append(n.servers, srv)
 	n.serving.Go(func() { srv.Serve(listener) })
+}
+
+func (n *Network) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		n.conns.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		n.conns.Done()
+	}
 }
 
 // asTLS has a handler see requests as if they had come over TLS.
@@ -85,7 +95,8 @@ func (n *Network) RoundTrip(req *http.Request) (*http.Response, error) {
 // CloseIdleConnections closes the connections that no request uses.
 func (n *Network) CloseIdleConnections() { n.transport.CloseIdleConnections() }
 
-// Close ends all hosts and connections.
+// Close ends all hosts and connections, and returns when nothing is served any more. A [Registry] that stands still must be closed
+// before.
 func (n *Network) Close() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -94,6 +105,7 @@ func (n *Network) Close() {
 	}
 	n.transport.CloseIdleConnections()
 	n.serving.Wait()
+	n.conns.Wait()
 }
 
 func (n *Network) dial(ctx context.Context, origin string) (net.Conn, error) {

@@ -31,6 +31,11 @@ type Options struct {
 	// Echo repeats in a refusal's message which authorisation was shown.
 	Echo bool
 
+	// TokensAtEnd looks at the token of an upload's request once more when its body has come, and answers 401 if it has ended
+	// (row 3). It keeps what came, unless DropRefused.
+	TokensAtEnd bool
+	DropRefused bool
+
 	// RefuseMounts is the status for a mount (row 8): 401, 403, 404 or 405. Zero: it mounts.
 	RefuseMounts int
 	// HeadManifest is the status for HEAD of any manifest (row 9). Zero: as it should be.
@@ -64,6 +69,10 @@ type Options struct {
 	MinChunk int
 	// HalfChunks is how many of the next chunks are taken by half, and then answered with 416 (row 17).
 	HalfChunks int
+	// ShortChunks is how many of the next chunks are taken by half, which only the Range of the answer tells (row 17).
+	ShortChunks int
+	// ChunkStatus is the answer to a chunk that was taken (row 17): 201. Zero: 202.
+	ChunkStatus int
 	// NoReferrers lacks the referrers API (row 21).
 	NoReferrers bool
 	// IgnoreConditions takes no notice of If-Match and If-None-Match (row 21).
@@ -96,6 +105,8 @@ type Fault struct {
 	// response's have been sent. What arrived of an upload is kept.
 	Cut, Stall bool
 	After      int64
+	// Lose carries the request out, and ends the connection in place of the answer.
+	Lose bool
 
 	seen int
 }

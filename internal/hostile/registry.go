@@ -228,6 +228,13 @@ func (g *Registry) Repositories() []string {
 	})
 }
 
+// Uploads is how many have begun and not ended.
+func (g *Registry) Uploads() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.uploads)
+}
+
 // Forget loses a blob or a manifest, with its tags, behind the back of the clients.
 func (g *Registry) Forget(repo string, d digest.Digest) {
 	g.mu.Lock()

@@ -65,6 +65,7 @@ type blob struct {
 	body   io.ReadCloser
 	offset int64 // of the next read
 	breaks int   // of the download since the last byte
+	all    int   // breaks of the download
 	hashed int64 // how much hash has seen, from the start
 	hash   hash.Hash
 }
@@ -83,8 +84,10 @@ func (b *blob) open() error {
 	}
 	b.body = resp.Body
 	if b.offset > 0 && resp.StatusCode != http.StatusPartialContent {
-		_, err = io.CopyN(io.Discard, b.body, b.offset)
-		return err
+		if _, err := io.CopyN(io.Discard, b.body, b.offset); err != nil {
+			return b.resume(err)
+		}
+		return nil
 	}
 	if b.desc.Size < 0 && resp.ContentLength < 0 {
 		b.body.Close()
@@ -105,7 +108,7 @@ func (b *blob) Read(p []byte) (int, error) {
 	if b.offset >= b.desc.Size {
 		return 0, b.verify()
 	}
-	if b.body == nil {
+	for b.body == nil {
 		if err := b.open(); err != nil {
 			return 0, err
 		}
@@ -125,16 +128,21 @@ func (b *blob) Read(p []byte) (int, error) {
 	return 0, b.resume(err)
 }
 
-// maxBreaks is how often in a row a download may break off without a byte.
-const maxBreaks = 3
+const (
+	// maxBreaks is how often in a row a download may break off without a byte.
+	maxBreaks = 3
+	// maxAllBreaks is how often it may break off at all.
+	maxAllBreaks = 100
+)
 
 // resume has the next read begin another download, where this one has broken off.
 func (b *blob) resume(err error) error {
-	if b.breaks++; b.breaks > maxBreaks {
-		return b.failed("%w: the download broke off at %d of %d bytes", err, b.offset, b.desc.Size)
-	}
 	b.body.Close()
 	b.body = nil
+	b.all++
+	if b.breaks++; b.breaks > maxBreaks || b.all > maxAllBreaks || b.ctx.Err() != nil {
+		return b.failed("%w: the download broke off at %d of %d bytes", err, b.offset, b.desc.Size)
+	}
 	return nil
 }
 

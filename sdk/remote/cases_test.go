@@ -57,11 +57,19 @@ func (s *stage) open(t *testing.T, name string) *remote.Repository {
 	return repo
 }
 
+// openWith is open with other options. The password is ada's.
+func (s *stage) openWith(t *testing.T, opts *remote.Options) *remote.Repository {
+	t.Helper()
+	opts.Credentials = ada
+	return repository(t, registryHost, opts)
+}
+
+func ada(context.Context, string) (auth.Credential, error) {
+	return auth.Credential{Username: "ada", Password: canary}, nil
+}
+
 func (s *stage) client(t *testing.T, host string) *remote.Registry {
 	t.Helper()
-	ada := func(context.Context, string) (auth.Credential, error) {
-		return auth.Credential{Username: "ada", Password: canary}, nil
-	}
 	registry, err := remote.New(host, &remote.Options{Credentials: ada, Transport: s.network})
 	if err != nil {
 		t.Fatal(err)

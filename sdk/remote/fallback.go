@@ -84,6 +84,13 @@ func (f *fallbacks) leave(key string, list *fallback) {
 	}
 }
 
+// withdraw takes back a change that nobody has begun to write.
+func (f *fallbacks) withdraw(list *fallback, c *change) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list.waiting = slices.DeleteFunc(list.waiting, func(one *change) bool { return one == c })
+}
+
 func (f *fallbacks) take(list *fallback) []*change {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -100,6 +107,7 @@ func (r *Repository) announce(ctx context.Context, subject digest.Digest, c *cha
 	select {
 	case list.turn <- struct{}{}:
 	case <-ctx.Done():
+		all.withdraw(list, c)
 		return ctx.Err()
 	}
 	defer func() { <-list.turn }()
@@ -107,12 +115,26 @@ func (r *Repository) announce(ctx context.Context, subject digest.Digest, c *cha
 		return c.err
 	}
 	changes := all.take(list)
-	// What others wait for does not end with the context of the one whose turn it is.
-	err := r.rewrite(context.WithoutCancel(ctx), subject, changes)
+	err := r.rewrite(ctx, subject, changes)
+	if err != nil && ctx.Err() != nil {
+		all.giveBack(list, changes, c)
+		return err
+	}
 	for _, one := range changes {
 		one.done, one.err = true, err
 	}
 	return err
+}
+
+// giveBack leaves to others what who had the turn could not write, because its context has ended.
+func (f *fallbacks) giveBack(list *fallback, changes []*change, own *change) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, one := range changes {
+		if one != own {
+			list.waiting = append(list.waiting, one)
+		}
+	}
 }
 
 // rewrite brings a list up to date.
@@ -221,8 +243,7 @@ func (r *Repository) writeList(ctx context.Context, tag string, list *referrerLi
 	if !conditions.isYes() && !conditions.isNo() {
 		opts.IfMatch = impossible
 		_, err := r.push(ctx, raw, opts)
-		conditions.learn(errors.Is(err, berth.ErrPreconditionFailed))
-		if err == nil || !conditions.isYes() && !errors.Is(err, berth.ErrUnsupported) && !errors.Is(err, berth.ErrManifestInvalid) {
+		if !conditions.learnFrom(err) || err == nil {
 			return err
 		}
 	}
@@ -234,12 +255,33 @@ func (r *Repository) writeList(ctx context.Context, tag string, list *referrerLi
 	return err
 }
 
+// learnFrom learns whether a registry keeps to conditions from what it says to one that cannot be met. It reports whether that
+// says something about it.
+func (a *answer) learnFrom(err error) bool {
+	switch {
+	case errors.Is(err, berth.ErrPreconditionFailed):
+		a.learn(true)
+	case err == nil, errors.Is(err, berth.ErrUnsupported), errors.Is(err, berth.ErrManifestInvalid):
+		a.learn(false)
+	default:
+		return false
+	}
+	return true
+}
+
 // listReferrer does what is the client's to do when a referrer was pushed. answer is the registry's, which tells whether it
 // has listed it.
 func (r *Repository) listReferrer(ctx context.Context, desc v1.Descriptor, raw []byte, answer http.Header) error {
 	doc, err := manifest.Parse(desc.MediaType, raw)
-	if err != nil || doc.Subject == nil || answer.Get("OCI-Subject") != "" || r.listsReferrers(ctx, doc.Subject.Digest) {
+	if err != nil || doc.Subject == nil {
 		return nil
+	}
+	if answer.Get("OCI-Subject") != "" {
+		r.registry.learnt.referrers.learn(true)
+		return nil
+	}
+	if has, err := r.listsReferrers(ctx, doc.Subject.Digest); has || err != nil {
+		return err
 	}
 	listed := v1.Descriptor{
 		MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size,
@@ -258,26 +300,41 @@ func (r *Repository) unlistReferrer(ctx context.Context, d digest.Digest) error 
 		return nil // what is wrong is told by the deletion
 	}
 	doc, err := manifest.Parse(m.Descriptor.MediaType, m.Raw)
-	if err != nil || doc.Subject == nil || r.listsReferrers(ctx, doc.Subject.Digest) {
+	if err != nil || doc.Subject == nil {
 		return nil
+	}
+	if has, err := r.listsReferrers(ctx, doc.Subject.Digest); has || err != nil {
+		return err
 	}
 	return r.announce(ctx, doc.Subject.Digest, &change{desc: v1.Descriptor{Digest: d}, gone: true})
 }
 
-// listsReferrers reports whether the registry has the API for referrers. One that cannot be asked is taken to have it.
-func (r *Repository) listsReferrers(ctx context.Context, subject digest.Digest) bool {
+// listsReferrers reports whether the registry has the API for referrers. One that refuses to tell is taken not to have it, for a
+// list too many does no harm.
+//
+// Errors: that of the question, where it has not been answered.
+func (r *Repository) listsReferrers(ctx context.Context, subject digest.Digest) (bool, error) {
 	known := &r.registry.learnt.referrers
-	if !known.isYes() && !known.isNo() {
-		resp, err := r.send(ctx, exchange{request: ocirequest.Request{Kind: ocirequest.ReferrerList, Digest: subject, N: ocirequest.NoLimit}})
-		if err == nil {
-			drop(resp)
-		}
-		var refused *Error
-		if err == nil || errors.As(err, &refused) {
-			known.learn(err == nil || refused.Status != http.StatusNotFound)
-		}
+	if known.isYes() || known.isNo() {
+		return known.isYes(), nil
 	}
-	return !known.isNo()
+	resp, err := r.send(ctx, exchange{request: ocirequest.Request{Kind: ocirequest.ReferrerList, Digest: subject, N: ocirequest.NoLimit}})
+	var refused *Error
+	switch {
+	case err == nil:
+		known.learn(true)
+		return true, drop(resp)
+	case !errors.As(err, &refused):
+		return false, err
+	}
+	switch status := refused.Status; {
+	case lacks(status):
+		known.learn(false)
+		return false, nil
+	case status == http.StatusBadRequest, status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return false, nil
+	}
+	return false, err
 }
 
 // fallbackTag is the tag that lists a subject's referrers where the endpoint is missing.

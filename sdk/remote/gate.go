@@ -2,6 +2,8 @@ package remote
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -12,10 +14,15 @@ import (
 const (
 	// defaultRequests is how many requests one host is sent at once, where the caller does not say.
 	defaultRequests = 32
-	// maxInterval is the slowest pace that refusals lead to.
+	// maxInterval is the slowest pace that refusals lead to, and minInterval one that is none.
 	maxInterval = 10 * time.Second
+	minInterval = time.Millisecond
 	// calm is after how many answers in a row a pace that was learnt is raised.
-	calm = 200
+	calm = 20
+	// fewAnswers is what a host is taken to bear in a second, at least: one that has just been asked less than that has not shown more.
+	fewAnswers = 5
+	// maxPause is for how long, at most, a host is left alone because it has once asked for that.
+	maxPause = 10 * time.Minute
 )
 
 // gate is what all requests to one host have to pass, whatever they are for.
@@ -27,6 +34,7 @@ type gate struct {
 	interval time.Duration // between the beginnings of two requests; zero: none
 	next     time.Time     // when the next request may begin
 	until    time.Time     // what the host has asked to wait for
+	status   int           // with which it has done so
 	recent   []time.Time   // answers of the last second, the oldest first
 	inARow   int           // answers since the last refusal
 	answered bool          // the host has answered at least once
@@ -50,77 +58,114 @@ func newGate(requests int, perSecond float64) *gate {
 	return g
 }
 
-// enter waits until a request may begin. Whoever has entered leaves.
+// enter waits until the host may be sent one more request at once. Whoever has entered leaves.
 func (g *gate) enter(ctx context.Context) error {
 	select {
 	case g.slots <- struct{}{}:
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	}
-	for {
-		wait := g.reserve(time.Now())
-		if wait <= 0 {
-			return nil
-		}
-		if err := sleep(ctx, wait); err != nil {
-			g.leave()
-			return err
-		}
 	}
 }
 
 func (g *gate) leave() { <-g.slots }
 
-// reserve takes the next turn if it is due, or says how long to wait before asking again.
-func (g *gate) reserve(now time.Time) time.Duration {
+// turn waits until a request may begin.
+//
+// Errors: *heldError where the host has asked to be left alone for longer than the request can wait; ctx.Err().
+func (g *gate) turn(ctx context.Context, t *trial) error {
+	for {
+		wait, err := g.reserve(time.Now(), t)
+		if err != nil || wait <= 0 {
+			return err
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// reserve takes the next turn if it is due, or says how long to wait before asking again. Only what the host has asked for is on
+// the account of the request's patience: that others are before it is not.
+func (g *gate) reserve(now time.Time, t *trial) (time.Duration, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	due := g.next
-	if g.until.After(due) {
-		due = g.until
+	if g.until.After(now) {
+		if g.until.After(t.deadline(now)) {
+			return 0, &heldError{status: g.status, wait: g.until.Sub(now)}
+		}
+		if g.until.After(due) {
+			due = g.until
+		}
 	}
 	if due.After(now) {
-		return due.Sub(now)
+		return due.Sub(now), nil
 	}
 	g.next = now.Add(g.interval)
-	return 0
+	return 0, nil
 }
 
-// took notes an answer that is no refusal. A pace that refusals have led to is raised in time.
-func (g *gate) took(now time.Time, h http.Header) {
+// heldError is why a request was not sent.
+type heldError struct {
+	status int
+	wait   time.Duration
+}
+
+func (e *heldError) Error() string {
+	return "the host has asked to be left alone for " + e.wait.String()
+}
+
+// response is what the host has last answered, with what remains of the time that it has named.
+func (e *heldError) response(req *http.Request) *http.Response {
+	text := "the host has asked for a pause, which is not over"
+	return &http.Response{
+		Status: strconv.Itoa(e.status) + " " + http.StatusText(e.status), StatusCode: e.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header:  http.Header{"Content-Type": {"text/plain"}, "Retry-After": {strconv.FormatInt(int64(e.wait/time.Second)+1, 10)}},
+		Request: req, Body: io.NopCloser(strings.NewReader(text)), ContentLength: int64(len(text)),
+	}
+}
+
+// note takes from every answer what it tells of the host.
+func (g *gate) note(h http.Header) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.answered = true
-	g.recent = append(g.lastSecond(now), now)
 	if limit, ok := readRateLimit(h); ok {
 		g.limit = limit
 	}
-	if g.inARow++; g.inARow%calm == 0 {
-		g.interval = max(g.floor, g.interval*9/10)
+}
+
+// took notes an answer that is no refusal. A pace that refusals have led to is raised in time, and given up in the end.
+func (g *gate) took(now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.recent = append(g.lastSecond(now), now)
+	if g.inARow++; g.inARow%calm != 0 {
+		return
+	}
+	if g.interval = g.interval * 9 / 10; g.interval < max(g.floor, minInterval) {
+		g.interval = g.floor
 	}
 }
 
 // refused notes that the host has had too much: nobody asks it before the time that it has named, and from then on
 // fewer requests begin in a second than it has answered in the last.
-func (g *gate) refused(now time.Time, wait time.Duration, h http.Header) {
+func (g *gate) refused(now time.Time, wait time.Duration, status int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.answered = true
-	if limit, ok := readRateLimit(h); ok {
-		g.limit = limit
-	}
 	g.recent = g.lastSecond(now)
 	fresh := g.inARow > 0 || g.interval == 0 // not one more of a volley that was under way
 	g.inARow = 0
-	if until := now.Add(wait); until.After(g.until) {
-		g.until = until
+	if until := now.Add(min(wait, maxPause)); until.After(g.until) {
+		g.until, g.status = until, status
 	}
 	switch {
 	case !fresh:
 	case g.interval == 0:
-		g.interval = time.Second * 10 / time.Duration(9*max(1, len(g.recent)))
+		g.interval = time.Second * 10 / time.Duration(9*max(fewAnswers, len(g.recent)))
 	default:
-		g.interval = min(maxInterval, g.interval*5/4)
+		g.interval = min(max(g.floor, maxInterval), g.interval*5/4)
 	}
 }
 
@@ -139,6 +184,12 @@ func (g *gate) known() bool {
 	return g.answered
 }
 
+// spent reports whether the host has told that there is nothing left of a limit whose time is longer than anybody waits.
+func (g *gate) spent(patience time.Duration) bool {
+	limit := g.rateLimit()
+	return limit.Limit > 0 && limit.Remaining == 0 && limit.Window > patience
+}
+
 func (g *gate) rateLimit() RateLimit {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -149,13 +200,13 @@ func (g *gate) rateLimit() RateLimit {
 // own clock where that is told.
 func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
 	value := strings.TrimSpace(h.Get("Retry-After"))
-	if seconds, err := strconv.ParseFloat(value, 64); err == nil && seconds >= 0 && seconds < maxRetryAfter.Seconds() {
-		return time.Duration(seconds * float64(time.Second)), true
+	if seconds, err := strconv.ParseFloat(value, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		seconds = min(seconds, maxRetryAfter.Seconds())
+		return time.Duration(seconds * float64(time.Second)), seconds >= 0 // which no NaN is
 	}
 	at, err := http.ParseTime(value)
 	if err != nil {
-		_, err = strconv.ParseFloat(value, 64)
-		return maxRetryAfter, err == nil && !strings.HasPrefix(value, "-")
+		return 0, false
 	}
 	if date, err := http.ParseTime(h.Get("Date")); err == nil {
 		now = date

@@ -74,7 +74,7 @@ func (r *Repository) Referrers(ctx context.Context, subject digest.Digest, opts 
 			ArtifactType: opts.ArtifactType, Last: string(opts.After), N: ocirequest.NoLimit}
 		for desc, err := range pages(ctx, exchange{request: req}, r.send, readReferrers) {
 			var refused *Error
-			if errors.As(err, &refused) && refused.Status == http.StatusNotFound {
+			if errors.As(err, &refused) && lacks(refused.Status) {
 				r.registry.learnt.referrers.learn(false)
 				r.fallbackReferrers(ctx, subject, opts, yield)
 				return
@@ -87,6 +87,11 @@ func (r *Repository) Referrers(ctx context.Context, subject digest.Digest, opts 
 			}
 		}
 	}
+}
+
+// lacks reports whether a status says that the registry has no such API.
+func lacks(status int) bool {
+	return status == http.StatusNotFound || status == http.StatusMethodNotAllowed || status == http.StatusNotImplemented
 }
 
 func wanted(desc v1.Descriptor, opts *berth.ReferrersOptions) bool {
@@ -136,13 +141,25 @@ func pages[T any](ctx context.Context, e exchange, send sender, read func([]byte
 	}
 }
 
-func onePage[T any](ctx context.Context, e exchange, send sender, read func([]byte) ([]T, error)) ([]T, *url.URL, error) {
-	resp, err := send(ctx, e)
-	if err != nil {
-		return nil, nil, err
+// download sends a request that has no body and reads what it is answered, as far as the limit. An answer that breaks off is asked
+// for again; if it does so too often, the response is there beside the error.
+func download(ctx context.Context, e exchange, send sender, limit int64) (resp *http.Response, body []byte, err error) {
+	for range maxBreaks {
+		resp, err = send(ctx, e)
+		if err != nil {
+			return nil, nil, err
+		}
+		body, err = io.ReadAll(io.LimitReader(resp.Body, limit))
+		resp.Body.Close()
+		if err == nil || ctx.Err() != nil {
+			break
+		}
 	}
-	defer drop(resp)
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxList+1))
+	return resp, body, err
+}
+
+func onePage[T any](ctx context.Context, e exchange, send sender, read func([]byte) ([]T, error)) ([]T, *url.URL, error) {
+	resp, body, err := download(ctx, e, send, maxList+1)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -94,12 +94,10 @@ func (r *Repository) FetchManifest(ctx context.Context, ref string, opts *berth.
 		return berth.Manifest{}, err
 	}
 	e := exchange{request: ocirequest.Request{Kind: ocirequest.ManifestGet, Reference: ref}, header: acceptManifests()}
-	resp, err := r.send(ctx, e)
-	if err != nil {
+	resp, raw, err := download(ctx, e, r.send, berth.MaxManifestSize+1)
+	if resp == nil {
 		return berth.Manifest{}, err
 	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, berth.MaxManifestSize+1))
 	if err != nil {
 		return berth.Manifest{}, fmt.Errorf("%s/%s%s: %w", r.registry.host, r.name, suffix(ref), err)
 	}

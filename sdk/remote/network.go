@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"syscall"
 
 	"github.com/berthoci/berth/internal/ocirequest"
@@ -105,8 +106,31 @@ func isTimeout(err error) bool {
 
 // isBroken reports whether a connection has ended before it should.
 func isBroken(err error) bool {
-	for _, sign := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+	for _, sign := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE} {
 		if errors.Is(err, sign) {
+			return true
+		}
+	}
+	var stream streamError
+	return errors.As(err, &stream) || endsHTTP2(err)
+}
+
+// streamError has the fields of net/http's error of a stream that was reset (RFC 9113, 5.4.2), which fills it in.
+type streamError struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+func (e streamError) Error() string {
+	return fmt.Sprintf("stream %d was reset with code %d", e.StreamID, e.Code)
+}
+
+// endsHTTP2 reports whether a connection of HTTP/2 has ended. There are no values for these errors.
+func endsHTTP2(err error) bool {
+	text := err.Error()
+	for _, sign := range []string{"http2: client connection", "http2: server sent GOAWAY", "http2: Transport", "http: server closed idle connection"} {
+		if strings.Contains(text, sign) {
 			return true
 		}
 	}

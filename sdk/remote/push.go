@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berthoci/berth"
-	"github.com/berthoci/berth/internal/ocirequest"
 )
 
 const (
@@ -23,6 +23,8 @@ const (
 	minChunk = 1 << 20
 	// maxSetbacks is how often in a row a push may fail without having brought anything.
 	maxSetbacks = 8
+	// maxUploads is how often a push may begin from the start.
+	maxUploads = 5
 	// abandonTime is how long the end of an upload may take that nobody waits for any more.
 	abandonTime = 2 * time.Second
 )
@@ -43,15 +45,17 @@ type BlobOptions struct {
 // was. open gives the blob's bytes from the start; it is called once more for each time that something has to be sent again.
 //
 // A push that fails for good cancels its upload. One whose context ends leaves it to who continues it, if Began was told of it,
-// and cancels it otherwise.
+// and cancels it otherwise. When it returns nothing is read of the blob any more, and Sent is not called, unless the blob's
+// reader takes more than two seconds to return.
 //
 // Errors: those of Commit; berth.ErrDigestInvalid where the bytes are not what desc says; those of open.
 func (r *Repository) PushBlob(ctx context.Context, desc v1.Descriptor, open func() (io.ReadCloser, error), opts *BlobOptions) error {
-	p := &push{repo: r, desc: desc, open: open, moved: time.Now()}
+	p := &push{repo: r, desc: desc, open: open}
 	if opts != nil {
 		p.opts = *opts
 	}
 	err := p.run(ctx)
+	p.drop(ctx)
 	if err != nil && p.up != nil && (p.opts.Began == nil || ctx.Err() == nil) {
 		p.up.abandon(ctx)
 	}
@@ -69,6 +73,9 @@ func (u *upload) abandon(ctx context.Context) {
 // errTooMany is what an upload is no good for any more.
 var errTooMany = fmt.Errorf("%w: the registry has more bytes of it than there are", berth.ErrUploadInvalid)
 
+// errStuck is what an upload is no good for any more whose chunks are dropped.
+var errStuck = fmt.Errorf("%w: the registry takes a chunk, and has no more than before", berth.ErrUploadInvalid)
+
 // push is one blob on its way.
 type push struct {
 	repo *Repository
@@ -77,11 +84,24 @@ type push struct {
 	opts BlobOptions
 
 	up       *upload
-	lost     bool // what the registry has of it is not known
-	any      bool // something was sent, so that it may be there
+	stale    *upload // one that another has taken the place of
+	uploads  int     // that were begun
+	parts    int     // in which the upload was sent so far
+	length   int64   // of the last of them
+	best     int64   // most that the registry has had of the upload
+	lost     bool    // what the registry has of it is not known
+	any      bool    // something was sent, so that it may be there
+	expired  error   // a token has ended while something was sent
 	setbacks int
-	moved    time.Time // when it has last come further
-	reading  error     // of the source
+	troubled bool      // there was a setback
+	atOnce   bool      // in chunks it has gone wrong
+	since    time.Time // the setbacks in a row, during which nothing was sent
+
+	mu      sync.Mutex // guards the fields below, which the transport changes
+	body    *pushBody  // that is being sent
+	given   int64      // how far the upload was given to the transport
+	moved   bool       // something was sent since the last setback
+	reading error      // of the source
 }
 
 // run pushes until the blob is there, or nothing more can be done.
@@ -91,6 +111,9 @@ func (p *push) run(ctx context.Context) error {
 	}
 	for {
 		done, err := p.try(ctx)
+		if err != nil && ctx.Err() != nil { // what could have been mended is not what has ended it
+			return fmt.Errorf("%s/%s: %w", p.repo.registry.host, p.repo.name, ctx.Err())
+		}
 		if done || err == nil {
 			return err
 		}
@@ -98,9 +121,7 @@ func (p *push) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := sleep(ctx, wait); err != nil {
-			return fmt.Errorf("%s/%s: %w", p.repo.registry.host, p.repo.name, err)
-		}
+		sleep(ctx, wait) // if that is called off, so is what follows
 	}
 }
 
@@ -111,7 +132,7 @@ func (p *push) resume(ctx context.Context) {
 		return
 	}
 	p.up = up.(*upload)
-	p.any = true
+	p.any, p.parts, p.given, p.best = true, 1, p.up.size, p.up.size
 }
 
 // try does what is next: begin, ask how far it is, send. It is done where another try would not help.
@@ -127,7 +148,14 @@ func (p *push) try(ctx context.Context) (done bool, err error) {
 	if err == nil && p.up != nil {
 		err = p.send(ctx)
 	}
-	return err == nil || ctx.Err() != nil || p.reading != nil, err
+	return err == nil || p.unread() != nil, err
+}
+
+// unread is what is wrong with the source.
+func (p *push) unread() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.reading
 }
 
 // begin begins an upload, unless the one that was lost sight of has come to its end after all.
@@ -137,35 +165,54 @@ func (p *push) begin(ctx context.Context) error {
 			return nil
 		}
 	}
+	p.drop(ctx)
 	up, err := p.repo.begin(ctx, &berth.UploadOptions{Algorithm: p.desc.Digest.Algorithm()})
 	if err != nil {
 		return err
 	}
-	p.up, p.lost = up, false
+	p.up, p.lost, p.parts, p.best, p.expired = up, false, 0, 0, nil
+	p.mu.Lock()
+	p.given = 0
+	p.mu.Unlock()
+	p.uploads++
 	if p.opts.Began != nil {
 		p.opts.Began(up.ID())
 	}
 	return nil
 }
 
-// ask has the registry say how far the upload is.
+// drop cancels an upload that is of no use any more.
+func (p *push) drop(ctx context.Context) {
+	if p.stale != nil {
+		p.stale.abandon(ctx)
+		p.stale = nil
+	}
+}
+
+// ask has the registry say how far the upload is. It cannot have more of it than it was sent: there are registries that tell the
+// number of bytes where the offset of the last is meant.
 func (p *push) ask(ctx context.Context) error {
 	before := p.up.size
-	e := exchange{request: ocirequest.Request{Kind: ocirequest.UploadStatus}, location: p.up.location}
-	resp, err := p.repo.send(ctx, e)
-	if err != nil {
+	if err := p.up.ask(ctx); err != nil {
 		return err
 	}
-	defer drop(resp)
-	p.up.size = 0
-	if err := p.up.follow(resp); err != nil {
-		return err
-	}
+	p.mu.Lock()
+	p.up.size = min(p.up.size, p.given)
+	p.mu.Unlock()
 	p.lost = false
-	if p.up.size > before {
-		p.setbacks, p.moved = 0, time.Now()
+	p.advance()
+	if expired := p.expired; expired != nil && p.up.size <= before && !p.cut() {
+		return expired
 	}
+	p.expired = nil
 	return nil
+}
+
+// advance notes that the upload has come further, if it has.
+func (p *push) advance() {
+	if p.up.size > p.best {
+		p.best, p.setbacks = p.up.size, 0
+	}
 }
 
 // send brings the rest: at once, or in as many chunks as it takes.
@@ -184,7 +231,7 @@ func (p *push) send(ctx context.Context) error {
 
 // chunk is how much goes in one request; zero: all.
 func (p *push) chunk() int64 {
-	if p.repo.registry.quirks.whole {
+	if p.whole() {
 		return 0
 	}
 	chunk := p.repo.registry.learnt.chunk.Load()
@@ -194,15 +241,18 @@ func (p *push) chunk() int64 {
 	return chunk
 }
 
+// whole reports whether the registry has to be sent a blob in one request.
+func (p *push) whole() bool {
+	return p.atOnce || p.repo.registry.quirks.whole || p.repo.registry.learnt.whole.isYes()
+}
+
 func (p *push) sendChunk(ctx context.Context, length int64) error {
-	body, err := p.body(length)
+	body, err := p.next(length)
 	if err != nil {
 		return err
 	}
-	e := p.up.part(body, length)
-	p.lost = true
 	before := p.up.size
-	resp, err := p.repo.send(ctx, e)
+	resp, err := p.exchange(ctx, p.up.part(body, length), length)
 	if err != nil {
 		return err
 	}
@@ -210,10 +260,11 @@ func (p *push) sendChunk(ctx context.Context, length int64) error {
 	if err := p.up.follow(resp); err != nil {
 		return err
 	}
-	if p.up.size == before { // it does not say
-		p.up.size = before + length
+	p.lost = false
+	if p.up.took(before, length); p.up.size <= before {
+		return fmt.Errorf("%s: %w", p.desc.Digest, errStuck)
 	}
-	p.lost, p.setbacks, p.moved = false, 0, time.Now()
+	p.advance()
 	return nil
 }
 
@@ -223,30 +274,44 @@ func (p *push) finish(ctx context.Context) error {
 	rest := p.desc.Size - p.up.size
 	e.body = http.NoBody
 	if rest > 0 {
-		body, err := p.body(rest)
+		body, err := p.next(rest)
 		if err != nil {
 			return err
 		}
-		e.body, e.length = body, rest
+		e.body, e.length, e.once = body, rest, true
 		e.header.Set("Content-Type", octetStream)
 	}
 	if p.up.size > 0 && rest > 0 {
 		e.header.Set("Content-Range", fmt.Sprintf("%d-%d", p.up.size, p.desc.Size-1))
 	}
 	if rest > 0 && p.up.size == 0 && p.desc.Size <= maxResent {
-		e.again = func() (io.ReadCloser, error) { return p.body(rest) }
+		e.again = func() (io.ReadCloser, error) { return p.next(rest) }
 	}
-	p.lost = true
-	resp, err := p.repo.send(ctx, e)
+	resp, err := p.exchange(ctx, e, rest)
 	if err != nil {
 		return err
 	}
 	p.up.over = true
+	p.conclude()
 	return drop(resp)
 }
 
-// body is what follows on what the registry has.
-func (p *push) body(length int64) (io.ReadCloser, error) {
+// exchange sends a part of the blob. When it returns the transport is done with the part's body.
+func (p *push) exchange(ctx context.Context, e exchange, length int64) (*http.Response, error) {
+	p.lost, p.length = true, length
+	resp, err := p.repo.send(ctx, e)
+	p.mu.Lock()
+	body := p.body
+	p.body = nil
+	p.mu.Unlock()
+	if body != nil {
+		body.wait()
+	}
+	return resp, err
+}
+
+// next is what follows on what the registry has.
+func (p *push) next(length int64) (io.ReadCloser, error) {
 	content, err := p.open()
 	if err == nil && p.up.size > 0 {
 		err = skip(content, p.up.size)
@@ -254,13 +319,39 @@ func (p *push) body(length int64) (io.ReadCloser, error) {
 			content.Close()
 		}
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if err != nil {
 		p.reading = err
 		return nil, err
 	}
 	p.any = true
-	return &pushBody{push: p, content: content, left: length, last: p.up.size+length == p.desc.Size}, nil
+	p.parts++
+	p.body = &pushBody{push: p, content: content, offset: p.up.size, end: p.up.size + length, closed: make(chan struct{})}
+	return p.body, nil
 }
+
+// sent notes what the transport has read, and tells what it is to be told.
+func (p *push) sent(b *pushBody, n int, err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.body != b {
+		return errNotWanted
+	}
+	if n > 0 {
+		p.moved, p.given = true, max(p.given, b.offset)
+	}
+	if n > 0 && p.opts.Sent != nil {
+		p.opts.Sent(n)
+	}
+	if err != nil && err != io.EOF {
+		p.reading = err
+	}
+	return err
+}
+
+// errNotWanted ends the reading of a body after its request.
+var errNotWanted = errors.New("the request is over")
 
 // skip passes over what is not wanted.
 func skip(content io.Reader, n int64) error {
@@ -273,12 +364,14 @@ func skip(content io.Reader, n int64) error {
 	return err
 }
 
-// pushBody is a part of a blob. It remembers what is wrong with the source, which no registry can mend.
+// pushBody is a part of a blob. It finds out what is wrong with the source, which no registry can mend.
 type pushBody struct {
-	push    *push
-	content io.ReadCloser
-	left    int64
-	last    bool // it is the blob's end
+	push        *push
+	content     io.ReadCloser
+	offset, end int64 // in the blob; offset is where the next Read begins
+
+	once   sync.Once
+	closed chan struct{}
 }
 
 func hasMore(r io.Reader) bool {
@@ -287,27 +380,35 @@ func hasMore(r io.Reader) bool {
 }
 
 func (b *pushBody) Read(p []byte) (int, error) {
-	if b.left == 0 {
+	if b.offset == b.end {
 		return 0, io.EOF
 	}
-	n, err := b.content.Read(p[:min(int64(len(p)), b.left)])
-	b.left -= int64(n)
-	if b.left == 0 && b.last && hasMore(b.content) {
-		err = fmt.Errorf("%s: %w: its source has more than its %d bytes", b.push.desc.Digest, berth.ErrDigestInvalid, b.push.desc.Size)
-		b.push.reading = err
-		return 0, err
-	}
-	if b.push.opts.Sent != nil && n > 0 {
-		b.push.opts.Sent(n)
-	}
+	n, err := b.content.Read(p[:min(int64(len(p)), b.end-b.offset)])
+	b.offset += int64(n)
+	desc := b.push.desc
 	switch {
-	case errors.Is(err, io.EOF) && b.left > 0:
-		err = fmt.Errorf("%s: %w: its source ends %d bytes too early", b.push.desc.Digest, berth.ErrDigestInvalid, b.left)
-		b.push.reading = err
-	case err != nil && !errors.Is(err, io.EOF):
-		b.push.reading = err
+	case b.offset == desc.Size && hasMore(b.content):
+		n, err = 0, fmt.Errorf("%s: %w: its source has more than its %d bytes", desc.Digest, berth.ErrDigestInvalid, desc.Size)
+	case errors.Is(err, io.EOF) && b.offset < b.end:
+		err = fmt.Errorf("%s: %w: its source ends %d bytes too early", desc.Digest, berth.ErrDigestInvalid, desc.Size-b.offset)
+	case errors.Is(err, io.EOF):
+		err = io.EOF
 	}
-	return n, err
+	return n, b.push.sent(b, n, err)
 }
 
-func (b *pushBody) Close() error { return b.content.Close() }
+func (b *pushBody) Close() error {
+	err := b.content.Close()
+	b.once.Do(func() { close(b.closed) })
+	return err
+}
+
+// wait returns when the transport has closed the body, which it may do after its request is over.
+func (b *pushBody) wait() {
+	timer := time.NewTimer(abandonTime)
+	defer timer.Stop()
+	select {
+	case <-b.closed:
+	case <-timer.C:
+	}
+}

@@ -47,7 +47,9 @@ type learnt struct {
 	referrers     answer       // it has the API for referrers
 	conditions    answer       // it keeps to If-Match
 	silent        answer       // it does not tell the digest of what was pushed
-	chunk         atomic.Int64 // of a blob, in bytes, because it takes no more at once; zero: all
+	whole         answer       // it drops chunks
+	chunk         atomic.Int64 // of a blob, in bytes, because it takes no more at once, or no more in the life of a token; zero: all
+	most          atomic.Int64 // that a chunk may have, in bytes; zero: not known
 }
 
 // answer is one thing that is learnt. Its zero value is that it is not known.

@@ -216,6 +216,8 @@ type exchange struct {
 	length int64
 	// again opens the body once more, so that the request can be sent twice. May be nil.
 	again func() (io.ReadCloser, error)
+	// once: the request must not be sent again where the registry may have taken some of it.
+	once bool
 	// accept lists the statuses that are no failure. None: 200 to 299.
 	accept []int
 	scopes []auth.Scope
@@ -246,8 +248,14 @@ func (r *Registry) send(ctx context.Context, e exchange) (*http.Response, error)
 	if e.location != nil && !r.own(e.location) {
 		ctx = auth.WithoutAuth(ctx)
 	}
+	if e.once {
+		ctx = context.WithValue(ctx, onceKey{}, true)
+	}
 	req, err := e.request.New(ctx, r.base, e.body)
 	if err != nil {
+		if body, ok := e.body.(io.Closer); ok {
+			body.Close()
+		}
 		return nil, err
 	}
 	if e.location != nil {

@@ -1,10 +1,8 @@
 package remote
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -20,12 +18,6 @@ const (
 	// firstBackoff is the middle of the first wait; each next is twice as long, up to maxBackoff.
 	firstBackoff = 100 * time.Millisecond
 	maxBackoff   = 10 * time.Second
-
-	// quiet is how long nothing may travel in either direction while a request is under way.
-	quiet = 30 * time.Second
-	// digesting is how long a host may take to answer a request that has brought it something, beyond quiet: it may have to
-	// hash a blob that came in many parts.
-	digesting = 5 * time.Minute
 )
 
 // patient sends requests to hosts that have bad moments: it keeps to the limits of each, and repeats what may be repeated.
@@ -36,7 +28,8 @@ const (
 //
 // What may be repeated are requests that do the same when they are done twice (RFC 9110, 9.2.2), and have no body or one that
 // can be had again; and whatever a host has refused for its limits, which it has not looked at. A request that has a
-// condition is not repeated where it may have been carried out.
+// condition is not repeated where it may have been carried out. That may be so after a 503, too, unless it has a Retry-After:
+// proxies say so of connections that have broken behind them.
 type patient struct {
 	base      http.RoundTripper
 	requests  int
@@ -76,15 +69,25 @@ func (p *patient) gate(host string) *gate {
 	return g
 }
 
-// RoundTrip sends a request, again where that may help, and returns the last answer.
+// RoundTrip sends a request, again where that may help, and returns the last answer. While it is repeated it counts as one of
+// those that the host is sent at once, so that those that come later are not before it.
 func (p *patient) RoundTrip(req *http.Request) (*http.Response, error) {
 	g := p.gate(req.URL.Host)
-	t := trial{patient: p, gate: g, deadline: time.Now().Add(p.patience)}
+	if err := g.enter(req.Context()); err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	defer g.leave()
+	t := trial{patient: p, gate: g}
 	for {
-		resp, err := p.once(g, req)
+		resp, err := t.once(req)
+		var held *heldError
+		if errors.As(err, &held) {
+			return held.response(req), nil
+		}
 		wait, again := t.judge(req, resp, err)
 		if !again {
-			return resp, err
+			return t.result(req, resp), err
 		}
 		next, rewindErr := rewound(req)
 		if rewindErr != nil {
@@ -101,49 +104,87 @@ func (p *patient) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// once sends a request when its host may be asked.
-func (p *patient) once(g *gate, req *http.Request) (*http.Response, error) {
-	if err := g.enter(req.Context()); err != nil {
-		closeBody(req)
-		return nil, err
-	}
-	defer g.leave()
-	if p.patience < 0 {
-		return p.base.RoundTrip(req)
-	}
-	return watched(p.base, req)
-}
-
 // trial is one request on its way through its repetitions.
 type trial struct {
 	*patient
-	gate     *gate
-	deadline time.Time
-	faults   int
+	gate    *gate
+	end     time.Time // of its patience; zero: nothing has gone wrong yet
+	faults  int
+	perhaps bool // it may have been carried out already
+}
+
+// deadline is until when the request is repeated. The time begins with the first time that it is asked for.
+func (t *trial) deadline(now time.Time) time.Time {
+	if t.end.IsZero() {
+		t.end = now.Add(max(0, t.patience))
+	}
+	return t.end
+}
+
+// once sends a request when its host may be asked.
+func (t *trial) once(req *http.Request) (*http.Response, error) {
+	if err := t.gate.turn(req.Context(), t); err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	if t.patience < 0 {
+		return t.base.RoundTrip(req)
+	}
+	return watched(t.base, req)
+}
+
+// result is the last answer. What is not there any more, after a deletion that may have been carried out, was deleted by it.
+func (t *trial) result(req *http.Request, resp *http.Response) *http.Response {
+	if t.perhaps && resp != nil && req.Method == http.MethodDelete && resp.StatusCode == http.StatusNotFound {
+		drop(resp)
+		resp.StatusCode, resp.Status, resp.Body, resp.ContentLength = http.StatusAccepted, "202 Accepted", http.NoBody, 0
+	}
+	return resp
 }
 
 // judge says whether an answer, or that there is none, is a reason to ask again, and after what time.
 func (t *trial) judge(req *http.Request, resp *http.Response, err error) (wait time.Duration, again bool) {
 	now := time.Now()
+	if resp != nil {
+		t.gate.note(resp.Header)
+	}
 	switch {
 	case req.Context().Err() != nil || t.patience < 0:
 		return 0, false
 	case err != nil:
-		wait, again = backoff(t.faults), t.gate.known() && passing(err) && repeatable(req)
+		wait, again = backoff(t.faults), t.mayAnswer(err) && repeatable(req)
 	case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusServiceUnavailable:
-		asked, told := retryAfter(resp.Header, now)
-		if !told {
-			asked = backoff(t.faults)
-		}
-		t.gate.refused(now, min(asked, t.patience), resp.Header)
-		wait, again = asked, rewindable(req)
+		wait, again = t.refusal(now, req, resp)
 	case faulty(resp.StatusCode):
 		wait, again = backoff(t.faults), t.faults+1 < maxFaults && repeatable(req)
 	default:
-		t.gate.took(now, resp.Header)
+		t.gate.took(now)
+		return 0, false
 	}
 	t.faults++
-	return wait, again && now.Add(wait).Before(t.deadline)
+	t.perhaps = t.perhaps || resp == nil || resp.StatusCode != http.StatusTooManyRequests
+	return wait, again && now.Add(wait).Before(t.deadline(now))
+}
+
+// mayAnswer reports whether a host that has not answered a request may answer the next.
+func (t *trial) mayAnswer(err error) bool {
+	return passing(err) && (t.gate.known() || isBroken(err) && t.faults+1 < maxFaults)
+}
+
+// refusal is what follows on an answer that the host has had too much.
+func (t *trial) refusal(now time.Time, req *http.Request, resp *http.Response) (wait time.Duration, again bool) {
+	wait, told := retryAfter(resp.Header, now)
+	if !told {
+		wait = backoff(t.faults)
+	}
+	t.gate.refused(now, wait, resp.StatusCode)
+	switch {
+	case !told && resp.StatusCode == http.StatusTooManyRequests && t.gate.spent(t.patience):
+		return wait, false
+	case !told && resp.StatusCode == http.StatusServiceUnavailable:
+		return wait, repeatable(req)
+	}
+	return wait, rewindable(req)
 }
 
 // faulty reports whether a status tells of a fault that may pass.
@@ -155,9 +196,12 @@ func faulty(status int) bool {
 	return false
 }
 
+// onceKey marks the context of a request that is not repeated where it may have been carried out: the caller finds out first.
+type onceKey struct{}
+
 // repeatable reports whether a request that may have been carried out can be sent once more.
 func repeatable(req *http.Request) bool {
-	if !rewindable(req) || req.Header.Get("If-Match") != "" || req.Header.Get("If-None-Match") != "" {
+	if !rewindable(req) || req.Context().Value(onceKey{}) != nil || req.Header.Get("If-Match") != "" || req.Header.Get("If-None-Match") != "" {
 		return false
 	}
 	switch req.Method {
@@ -199,9 +243,6 @@ func backoff(faults int) time.Duration {
 	return middle/2 + rand.N(middle)
 }
 
-// errSilent is what ends a request during which nothing travels any more.
-var errSilent = errors.New("the registry has fallen silent: nothing came for too long")
-
 // passing reports whether a request that had no answer may have one later.
 func passing(err error) bool {
 	var untrusted *tls.CertificateVerificationError
@@ -219,71 +260,4 @@ func (e *sourceError) Unwrap() error { return e.error }
 // speaksPlain reports whether a host has answered in http where it was spoken to in https. There is no value for that error.
 func speaksPlain(err error) bool {
 	return strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
-}
-
-// watched sends a request, and ends it where nothing travels for too long: neither its body, nor the answer, nor the
-// answer's body.
-func watched(base http.RoundTripper, req *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(req.Context())
-	w := &watch{limit: quiet, cancel: cancel}
-	w.timer = time.AfterFunc(w.limit, func() { cancel(errSilent) })
-	out := req.Clone(ctx)
-	if hasBody(req) {
-		out.Body = &watchedBody{ReadCloser: req.Body, watch: w, sent: true}
-	} else if req.Method == http.MethodPut {
-		w.timer.Reset(quiet + digesting)
-	}
-	resp, err := base.RoundTrip(out)
-	if err != nil {
-		w.end()
-		if context.Cause(ctx) == errSilent {
-			err = errSilent
-		}
-		return nil, err
-	}
-	w.timer.Reset(quiet)
-	resp.Request = req
-	resp.Body = &watchedBody{ReadCloser: resp.Body, watch: w, ends: true}
-	return resp, nil
-}
-
-// watch ends a request when its time is up.
-type watch struct {
-	limit  time.Duration
-	timer  *time.Timer
-	cancel context.CancelCauseFunc
-}
-
-func (w *watch) end() {
-	w.timer.Stop()
-	w.cancel(nil)
-}
-
-// watchedBody is a body whose bytes set the watch back.
-type watchedBody struct {
-	io.ReadCloser
-	watch *watch
-	sent  bool // it is a request's, after whose end the host may take its time
-	ends  bool // the request is over when it is closed
-}
-
-func (b *watchedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	limit := b.watch.limit
-	if err != nil && b.sent {
-		limit += digesting
-	}
-	b.watch.timer.Reset(limit)
-	if err != nil && err != io.EOF && b.sent {
-		err = &sourceError{err}
-	}
-	return n, err
-}
-
-func (b *watchedBody) Close() error {
-	err := b.ReadCloser.Close()
-	if b.ends {
-		b.watch.end()
-	}
-	return err
 }

@@ -138,7 +138,8 @@ type upload struct {
 	repo     *Repository
 	location *url.URL
 	size     int64
-	least    int // that the registry takes as a chunk, but for the last, in bytes
+	told     bool // size is what the last answer has told
+	least    int  // that the registry takes as a chunk, but for the last, in bytes
 	held     []byte
 	over     bool
 }
@@ -160,8 +161,29 @@ func (u *upload) follow(resp *http.Response) error {
 	if least, err := strconv.Atoi(resp.Header.Get("OCI-Chunk-Min-Length")); err == nil && least > 0 {
 		u.least = min(least, maxLeast)
 	}
-	u.size = uploadedSize(resp.Header, u.size)
+	size, told := uploadedSize(resp.Header)
+	if u.told = told; told {
+		u.size = size
+	}
 	return nil
+}
+
+// ask has the registry say where the upload goes on and how far it is. Where it does not, it has nothing.
+func (u *upload) ask(ctx context.Context) error {
+	resp, err := u.repo.send(ctx, exchange{request: ocirequest.Request{Kind: ocirequest.UploadStatus}, location: u.location})
+	if err != nil {
+		return err
+	}
+	defer drop(resp)
+	u.size = 0
+	return u.follow(resp)
+}
+
+// took is how far an upload is after a chunk that was accepted: as far as the answer tells, or as was sent, which cannot be less.
+func (u *upload) took(begin, length int64) {
+	if !u.told || u.size > begin+length {
+		u.size = begin + length
+	}
 }
 
 // maxLeast bounds what is held in memory until there is enough of it for a chunk.
@@ -177,16 +199,16 @@ func (r *Registry) upgraded(location *url.URL) *url.URL {
 	return &secure
 }
 
-// uploadedSize reads how much has arrived. A Range of 0-0 is no byte, or one: only the caller knows.
-func uploadedSize(h http.Header, known int64) int64 {
-	if exact, err := strconv.ParseInt(h.Get(ocirequest.HeaderOffset), 10, 64); err == nil {
-		return exact
+// uploadedSize reads how much has arrived, if the registry tells it. A Range of 0-0 is no byte, or one: only the caller knows.
+func uploadedSize(h http.Header) (size int64, told bool) {
+	if exact, err := strconv.ParseInt(h.Get(ocirequest.HeaderOffset), 10, 64); err == nil && exact >= 0 {
+		return exact, true
 	}
 	_, last, err := ocirequest.ParseChunkRange(h.Get("Range"))
 	if err != nil || last == 0 {
-		return known
+		return 0, false
 	}
-	return last + 1
+	return last + 1, true
 }
 
 // ID is what the registry added to the address of the repository's uploads, or all of the address
@@ -213,15 +235,46 @@ func (u *upload) Write(p []byte) (int, error) {
 	if len(u.held) > 0 {
 		chunk = append(u.held, p...)
 	}
-	begin := u.size
-	if err := u.patch(u.part(bytes.NewReader(chunk), int64(len(chunk)))); err != nil {
+	if err := u.bring(chunk); err != nil {
 		return 0, err
-	}
-	if u.size == begin { // a Range of one byte is also one of none
-		u.size += int64(len(chunk))
 	}
 	u.held = nil
 	return len(p), nil
+}
+
+// bring sends a chunk, and again what the registry has not taken of it.
+func (u *upload) bring(chunk []byte) error {
+	for breaks := 0; len(chunk) > 0; {
+		begin, length := u.size, int64(len(chunk))
+		err := u.patch(u.part(bytes.NewReader(chunk), length))
+		if err != nil && (breaks == maxBreaks || !u.regain(err)) {
+			return err
+		}
+		u.took(begin, length)
+		if u.size < begin || u.size == begin && err == nil {
+			return fmt.Errorf("%s/%s: %w", u.repo.registry.host, u.repo.name, errStuck)
+		}
+		if u.size == begin {
+			breaks++
+		}
+		chunk = chunk[u.size-begin:]
+	}
+	return nil
+}
+
+// regain finds out how far an upload is that has broken off, and reports whether it can go on from there.
+func (u *upload) regain(err error) bool {
+	var network *NetworkError
+	var refused *Error
+	wrong := errors.As(err, &refused) && refused.Status == http.StatusRequestedRangeNotSatisfiable
+	if u.repo.registry.patience < 0 || u.ctx.Err() != nil || !wrong && !errors.As(err, &network) {
+		return false
+	}
+	if u.ask(u.ctx) != nil {
+		return false
+	}
+	u.told = true // that it has nothing, where it tells nothing
+	return true
 }
 
 // part is a chunk that goes where the last one ended.
@@ -240,8 +293,8 @@ func (u *upload) ReadFrom(r io.Reader) (int64, error) {
 	e.body, e.length = counted, -1
 	begin := u.size
 	err := u.patch(e)
-	if err == nil && u.size == begin {
-		u.size = begin + counted.n
+	if err == nil {
+		u.took(begin, counted.n)
 	}
 	return max(0, counted.n), err
 }
@@ -296,16 +349,30 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) (v1.Descriptor, er
 	u.over = true
 	e := u.finish(d)
 	if len(u.held) > 0 {
-		e.body, e.length = bytes.NewReader(u.held), int64(len(u.held))
+		e.body, e.length, e.once = bytes.NewReader(u.held), int64(len(u.held)), true
 		e.header.Set("Content-Range", fmt.Sprintf("%d-%d", u.size, u.size+e.length-1))
 		e.header.Set("Content-Type", octetStream)
 		u.size += e.length
 	}
+	desc := v1.Descriptor{MediaType: octetStream, Digest: d, Size: u.size}
 	resp, err := u.repo.send(ctx, e)
-	if err != nil {
-		return v1.Descriptor{}, err
+	switch {
+	case err == nil:
+		return desc, drop(resp)
+	case u.repo.registry.patience >= 0 && u.isThere(ctx, desc, err):
+		return desc, nil
 	}
-	return v1.Descriptor{MediaType: octetStream, Digest: d, Size: u.size}, drop(resp)
+	return v1.Descriptor{}, err
+}
+
+// isThere reports whether a commit that seems to have failed has come about: its answer may have got lost.
+func (u *upload) isThere(ctx context.Context, desc v1.Descriptor, err error) bool {
+	var network *NetworkError
+	if !errors.As(err, &network) && !errors.Is(err, berth.ErrUploadUnknown) {
+		return false
+	}
+	got, err := u.repo.StatBlob(ctx, desc.Digest)
+	return err == nil && got.Size == desc.Size
 }
 
 // Close leaves the upload to the registry, which ends it when nobody comes back.

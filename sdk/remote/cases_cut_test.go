@@ -107,7 +107,7 @@ func opener(content []byte) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }
 }
 
-func TestAPushThatBreaksOffGoesOnWhereItWas(t *testing.T) {
+func TestCase17APushThatBreaksOffGoesOnWhereItWas(t *testing.T) {
 	content, desc := randomBlob(t, 60<<20)
 	link := cutBefore(t, serve(t, &server.Options{Hosts: []string{"127.0.0.1"}}), 10<<20, 5)
 	repo := repository(t, link.Addr().String(), nil)
@@ -128,7 +128,7 @@ func TestAPushThatBreaksOffGoesOnWhereItWas(t *testing.T) {
 }
 
 // What one process has begun another one can end.
-func TestAPushThatWasCancelledIsContinued(t *testing.T) {
+func TestCase23APushThatWasCancelledIsContinued(t *testing.T) {
 	content, desc := randomBlob(t, 40<<20)
 	host := serve(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -157,7 +157,7 @@ func TestAPushThatWasCancelledIsContinued(t *testing.T) {
 }
 
 // An upload that the registry has forgotten, or that is another blob's, is no reason to fail.
-func TestAnUploadThatIsGoneIsBegunAnew(t *testing.T) {
+func TestCase17AnUploadThatIsGoneIsBegunAnew(t *testing.T) {
 	content, desc := randomBlob(t, 3<<20)
 	repo := repository(t, serve(t, nil), nil)
 	other, err := repo.NewUpload(t.Context(), nil)
