@@ -3,7 +3,6 @@ package sdk
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	gosync "sync"
 	"time"
@@ -11,6 +10,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/retry"
 	"github.com/berthoci/berth/sdk/sync"
 )
 
@@ -179,7 +179,7 @@ func (p *replication) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if wait(ctx, gatherTime) != nil {
+		if retry.Wait(ctx, gatherTime) != nil {
 			return
 		}
 		again = nil
@@ -205,16 +205,4 @@ func (p *replication) sync(ctx context.Context, tags []string) error {
 		p.tell(report, err)
 	}
 	return err
-}
-
-// wait waits, or ends with the context.
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("wait: %w", ctx.Err())
-	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/host"
+	"github.com/berthoci/berth/internal/retry"
 )
 
 const (
@@ -57,7 +58,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err == nil || !mayRepeat(req, err) || repeats == maxRepeats || !t.session.Lost(ctx, hold) {
 			return settled(req, resp, repeats), err
 		}
-		if req, err = rewound(req); err != nil {
+		if req, err = retry.Request(req); err != nil {
 			return nil, err
 		}
 	}
@@ -94,7 +95,7 @@ func (t *transport) send(req *http.Request, to *host.Hold) (*http.Response, erro
 // mayRepeat reports whether a request that has failed can be sent again: if it was not sent, or does the same when
 // it is done twice. A push with a condition does not, for what it was to change may be changed already.
 func mayRepeat(req *http.Request, failed error) bool {
-	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
+	if !retry.Possible(req) {
 		return false
 	}
 	var dial *net.OpError
@@ -108,17 +109,6 @@ func mayRepeat(req *http.Request, failed error) bool {
 		return false
 	}
 	return req.Header.Get("If-Match") == "" && req.Header.Get("If-None-Match") == ""
-}
-
-// rewound is a request with its body from the start.
-func rewound(req *http.Request) (*http.Request, error) {
-	if req.GetBody == nil {
-		return req, nil
-	}
-	again := req.Clone(req.Context())
-	var err error
-	again.Body, err = req.GetBody()
-	return again, err
 }
 
 // settled takes it for done that what was to be deleted is not there any more, where that was asked for twice.

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/berthoci/berth/internal/smallfile"
 	"github.com/berthoci/berth/sdk"
 )
 
@@ -53,12 +53,7 @@ func (o *oneOrMore) UnmarshalYAML(node *yaml.Node) error {
 const maxSyncFile = 4 << 20
 
 func readSyncFile(path string) (*syncFile, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxSyncFile))
+	data, err := smallfile.Read(path, maxSyncFile)
 	if err != nil {
 		return nil, err
 	}

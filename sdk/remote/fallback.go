@@ -18,6 +18,7 @@ import (
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/internal/ocirequest"
+	"github.com/berthoci/berth/internal/retry"
 	"github.com/berthoci/berth/manifest"
 )
 
@@ -149,7 +150,7 @@ func (r *Repository) rewrite(ctx context.Context, subject digest.Digest, changes
 		err = r.writeList(ctx, tag, list)
 		switch {
 		case errors.Is(err, berth.ErrPreconditionFailed):
-			err = sleep(ctx, rand.N(4*time.Since(begin)+time.Millisecond))
+			err = retry.Wait(ctx, rand.N(4*time.Since(begin)+time.Millisecond))
 		case err == nil && r.registry.learnt.conditions.isYes():
 			return nil
 		case err == nil:
@@ -185,7 +186,7 @@ func (r *Repository) rests(ctx context.Context, tag string, changes []*change, t
 			return nil
 		}
 		last = list.digest
-		if err := sleep(ctx, pause+rand.N(pause)); err != nil {
+		if err := retry.Wait(ctx, pause+rand.N(pause)); err != nil {
 			return err
 		}
 	}

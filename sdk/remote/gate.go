@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/berthoci/berth/internal/retry"
 )
 
 const (
@@ -79,7 +81,7 @@ func (g *gate) turn(ctx context.Context, t *trial) error {
 		if err != nil || wait <= 0 {
 			return err
 		}
-		if err := sleep(ctx, wait); err != nil {
+		if err := retry.Wait(ctx, wait); err != nil {
 			return err
 		}
 	}
@@ -236,16 +238,4 @@ func countAndWindow(value string) (count int, window time.Duration, ok bool) {
 		}
 	}
 	return count, window, err == nil && count >= 0
-}
-
-// sleep waits, or ends with the context.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -12,6 +12,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/retry"
 )
 
 const (
@@ -121,7 +122,7 @@ func (p *push) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		sleep(ctx, wait) // if that is called off, so is what follows
+		retry.Wait(ctx, wait) // if that is called off, so is what follows
 	}
 }
 

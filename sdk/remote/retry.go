@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/berthoci/berth/internal/retry"
 )
 
 const (
@@ -74,7 +76,7 @@ func (p *patient) gate(host string) *gate {
 func (p *patient) RoundTrip(req *http.Request) (*http.Response, error) {
 	g := p.gate(req.URL.Host)
 	if err := g.enter(req.Context()); err != nil {
-		closeBody(req)
+		retry.CloseBody(req)
 		return nil, err
 	}
 	defer g.leave()
@@ -89,15 +91,15 @@ func (p *patient) RoundTrip(req *http.Request) (*http.Response, error) {
 		if !again {
 			return t.result(req, resp), err
 		}
-		next, rewindErr := rewound(req)
+		next, rewindErr := retry.Request(req)
 		if rewindErr != nil {
 			return resp, err
 		}
 		if resp != nil {
 			drop(resp)
 		}
-		if err := sleep(req.Context(), wait); err != nil {
-			closeBody(next)
+		if err := retry.Wait(req.Context(), wait); err != nil {
+			retry.CloseBody(next)
 			return nil, err
 		}
 		req = next
@@ -124,7 +126,7 @@ func (t *trial) deadline(now time.Time) time.Time {
 // once sends a request when its host may be asked.
 func (t *trial) once(req *http.Request) (*http.Response, error) {
 	if err := t.gate.turn(req.Context(), t); err != nil {
-		closeBody(req)
+		retry.CloseBody(req)
 		return nil, err
 	}
 	if t.patience < 0 {
@@ -184,7 +186,7 @@ func (t *trial) refusal(now time.Time, req *http.Request, resp *http.Response) (
 	case !told && resp.StatusCode == http.StatusServiceUnavailable:
 		return wait, repeatable(req)
 	}
-	return wait, rewindable(req)
+	return wait, retry.Possible(req)
 }
 
 // faulty reports whether a status tells of a fault that may pass.
@@ -201,40 +203,16 @@ type onceKey struct{}
 
 // repeatable reports whether a request that may have been carried out can be sent once more.
 func repeatable(req *http.Request) bool {
-	if !rewindable(req) || req.Context().Value(onceKey{}) != nil || req.Header.Get("If-Match") != "" || req.Header.Get("If-None-Match") != "" {
+	if !retry.Possible(req) || req.Context().Value(onceKey{}) != nil || req.Header.Get("If-Match") != "" || req.Header.Get("If-None-Match") != "" {
 		return false
 	}
 	switch req.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete:
 		return true
 	case http.MethodPost: // of the beginning of an upload one more may be forgotten; what has a body asks for a token
-		return !hasBody(req)
+		return !retry.HasBody(req)
 	}
 	return false
-}
-
-func rewindable(req *http.Request) bool { return !hasBody(req) || req.GetBody != nil }
-
-func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
-
-func closeBody(req *http.Request) {
-	if req.Body != nil {
-		req.Body.Close()
-	}
-}
-
-// rewound is a request with its body from the start.
-func rewound(req *http.Request) (*http.Request, error) {
-	if !hasBody(req) {
-		return req, nil
-	}
-	body, err := req.GetBody()
-	if err != nil {
-		return nil, err
-	}
-	again := req.WithContext(req.Context())
-	again.Body = body
-	return again, nil
 }
 
 // backoff is how long to wait after so many faults: half to one and a half of a time that doubles.

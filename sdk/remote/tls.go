@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"net/http"
@@ -16,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"github.com/berthoci/berth/internal/smallfile"
 )
 
 const (
@@ -206,7 +207,7 @@ func readCertDir(dir string, config *tls.Config) (*tls.Config, error) {
 
 // addCA has config believe the certificates in a file, besides those that it believes already.
 func addCA(config *tls.Config, path string) error {
-	raw, err := readPEM(path)
+	raw, err := smallfile.Read(path, maxPEM)
 	if err != nil {
 		return err
 	}
@@ -225,11 +226,11 @@ func addCA(config *tls.Config, path string) error {
 
 // addPair has config show a client certificate to those who ask for one.
 func addPair(config *tls.Config, certPath, keyPath string) error {
-	cert, err := readPEM(certPath)
+	cert, err := smallfile.Read(certPath, maxPEM)
 	if err != nil {
 		return err
 	}
-	key, err := readPEM(keyPath)
+	key, err := smallfile.Read(keyPath, maxPEM)
 	if err != nil {
 		return fmt.Errorf("%s has no key beside it: %w", certPath, err)
 	}
@@ -239,19 +240,6 @@ func addPair(config *tls.Config, certPath, keyPath string) error {
 	}
 	config.Certificates = append(config.Certificates[:len(config.Certificates):len(config.Certificates)], pair)
 	return nil
-}
-
-func readPEM(path string) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	raw, err := io.ReadAll(io.LimitReader(file, maxPEM+1))
-	if len(raw) > maxPEM {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxPEM)
-	}
-	return raw, err
 }
 
 // onDisk is what a directory is called where colons may not be in names, as Docker has it.

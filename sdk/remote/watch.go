@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/berthoci/berth/internal/retry"
 )
 
 const (
@@ -27,7 +29,7 @@ func watched(base http.RoundTripper, req *http.Request) (*http.Response, error) 
 	w := newWatch(ctx, cancel)
 	out := req.Clone(ctx)
 	switch {
-	case hasBody(req):
+	case retry.HasBody(req):
 		out.Body = &sentBody{ReadCloser: req.Body, watch: w}
 	case req.Method == http.MethodPut || req.Method == http.MethodDelete:
 		w.within(quiet + digesting)

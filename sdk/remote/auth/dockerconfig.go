@@ -6,13 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/berthoci/berth/internal/smallfile"
 )
 
 // maxDockerConfig bounds, in bytes, a file that has credentials.
@@ -39,24 +39,11 @@ type dockerEntry struct {
 // readDockerConfig reads a file. One that does not exist is empty; so is one below something that is
 // no directory, for a sandbox has its home at /dev/null.
 func readDockerConfig(path string) *dockerConfig {
-	raw, err := readBounded(path)
+	raw, err := smallfile.Read(path, maxDockerConfig)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 		return &dockerConfig{err: err} // it names the file
 	}
 	return parseDockerConfig(path, raw)
-}
-
-func readBounded(path string) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	raw, err := io.ReadAll(io.LimitReader(file, maxDockerConfig+1))
-	if len(raw) > maxDockerConfig {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxDockerConfig)
-	}
-	return raw, err
 }
 
 // parseDockerConfig parses raw and brings the keys into their plain form. The error does not repeat

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"github.com/berthoci/berth/internal/retry"
 )
 
 // grant is what one request is sent with.
@@ -117,7 +119,7 @@ func (t *Transport) fetch(ctx context.Context, o *origin, w wish) (*token, error
 // isForgivable reports whether the registry has turned down a credential itself, and what was asked of
 // it may be public.
 func (t *Transport) isForgivable(req *http.Request, resp *http.Response, g grant) bool {
-	return t.AnonymousRetry && g.direct && isRefusal(resp.StatusCode) && !hasBody(req) &&
+	return t.AnonymousRetry && g.direct && isRefusal(resp.StatusCode) && !retry.HasBody(req) &&
 		(req.Method == http.MethodGet || req.Method == http.MethodHead)
 }
 

@@ -5,6 +5,8 @@ import (
 	"context"
 	"io"
 	"net/http"
+
+	"github.com/berthoci/berth/internal/retry"
 )
 
 // maxHeld bounds what is read of an answer that will probably be dropped.
@@ -60,7 +62,7 @@ func (t *Transport) transmit(req, out *http.Request) (*http.Response, error) {
 // resend sends req another time, in the place of the exchange that resp ended.
 func (t *Transport) resend(req *http.Request, resp *http.Response, authorization string) (*http.Response, error) {
 	again := req
-	if hasBody(req) {
+	if retry.HasBody(req) {
 		body, err := req.GetBody()
 		if err != nil {
 			// The answer that is there tells the caller more than why there is no second one.
@@ -83,16 +85,6 @@ func (t *Transport) resend(req *http.Request, resp *http.Response, authorization
 func (t *Transport) identify(req *http.Request) {
 	if _, ok := req.Header["User-Agent"]; !ok && t.UserAgent != "" {
 		req.Header.Set("User-Agent", t.UserAgent)
-	}
-}
-
-func canResend(req *http.Request) bool { return !hasBody(req) || req.GetBody != nil }
-
-func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
-
-func closeBody(req *http.Request) {
-	if req.Body != nil {
-		req.Body.Close()
 	}
 }
 

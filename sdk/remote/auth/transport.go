@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/berthoci/berth/internal/retry"
 )
 
 // Transport is an [http.RoundTripper] that answers the challenges of registries. The zero value is
@@ -102,7 +104,7 @@ func (t *Transport) CloseIdleConnections() {
 func (t *Transport) attempt(req *http.Request, o *origin) (*http.Response, grant, error) {
 	g, err := t.first(req.Context(), o)
 	if err != nil {
-		closeBody(req)
+		retry.CloseBody(req)
 		return nil, g, err
 	}
 	ctx, way := watch(req.Context(), req.URL)
@@ -135,7 +137,7 @@ func (t *Transport) answer(req *http.Request, resp *http.Response, o *origin, us
 		resp.Body.Close()
 		return nil, used, err
 	}
-	if d == nil || !canResend(req) {
+	if d == nil || !retry.Possible(req) {
 		return resp, used, nil
 	}
 	need := needed(req.Context(), d)
