@@ -34,7 +34,8 @@ func (r *Registry) Replicate(ctx context.Context, opts *SyncOptions, tell func(*
 	if opts == nil {
 		opts = &SyncOptions{}
 	}
-	if err := opts.Selection.Validate(opts.Patterns); err != nil {
+	selects, err := opts.Selection.Matcher(opts.Patterns)
+	if err != nil {
 		return err
 	}
 	if tell == nil {
@@ -42,7 +43,7 @@ func (r *Registry) Replicate(ctx context.Context, opts *SyncOptions, tell func(*
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	p := &replication{registry: r, opts: *opts, tell: tell, changed: make(chan struct{}, 1)}
+	p := &replication{registry: r, opts: *opts, selects: selects, tell: tell, changed: make(chan struct{}, 1)}
 	p.opts.Selection.MayBeNothing = true
 	watching := make(chan error, 1)
 	go func() {
@@ -58,6 +59,7 @@ func (r *Registry) Replicate(ctx context.Context, opts *SyncOptions, tell func(*
 type replication struct {
 	registry *Registry
 	opts     SyncOptions
+	selects  func(repository, tag string) bool
 	tell     func(*sync.Report, error)
 	changed  chan struct{} // that there is something to do
 
@@ -123,7 +125,7 @@ func mayRefer(desc v1.Descriptor) bool {
 
 func (p *replication) noteTags(repository string, tags []string) {
 	for _, tag := range tags {
-		if selected, err := p.opts.Selection.Selects(p.opts.Patterns, repository, tag); err == nil && selected {
+		if p.selects(repository, tag) {
 			p.mu.Lock()
 			p.tags[repository+":"+tag] = true
 			p.mu.Unlock()

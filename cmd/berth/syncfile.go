@@ -93,7 +93,8 @@ func (e syncEntry) flags(f *syncFlags) (*syncFlags, error) {
 	if err := one.read(e.Tags); err != nil {
 		return nil, err
 	}
-	return one, sel.Validate(one.Patterns)
+	_, err := sel.Matcher(one.Patterns)
+	return one, err
 }
 
 // syncFile does what a file says: one sync after the other, or all at once where each goes on. The failure of one does not

@@ -192,7 +192,7 @@ func (b *bringing) blob(ctx context.Context, desc v1.Descriptor) error {
 		f.at = b.repo.Name()
 		f.action, err = b.bringBlob(ctx, desc, f)
 		if err == nil {
-			b.memory.note(record{Repository: b.repo.Name(), Blob: desc.Digest, Size: desc.Size})
+			b.memory.noteBlob(b.repo.Name(), desc)
 		}
 		return err
 	})
@@ -253,22 +253,6 @@ func (b *bringing) holder(ctx context.Context, desc v1.Descriptor, planned Trans
 	return first.at
 }
 
-// mount asks for a blob of another repository of the same registry.
-func mount(ctx context.Context, repo *remote.Repository, desc v1.Descriptor, from string) (bool, error) {
-	if from == repo.Name() {
-		return false, nil
-	}
-	up, err := repo.NewUpload(ctx, &berth.UploadOptions{Mount: desc.Digest, From: from})
-	if errors.Is(err, berth.ErrMounted) {
-		return true, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	_ = up.Cancel(ctx) // a registry that cannot cancel forgets it in time
-	return false, nil
-}
-
 func (b *bringing) sendBlob(ctx context.Context, desc v1.Descriptor) error {
 	name, sent := b.repo.Name(), int64(0)
 	opts := &remote.BlobOptions{Upload: b.memory.upload(name, desc.Digest), Sent: func(n int) {
@@ -290,14 +274,7 @@ const minResumed = 256 << 10
 
 func (b *bringing) count(desc v1.Descriptor, action Action) {
 	b.mu.Lock()
-	switch action {
-	case Existing:
-		b.job.stats.Existing++
-	case Mounted:
-		b.job.stats.Mounted++
-	default:
-		b.job.stats.Sent++
-	}
+	b.job.stats.count(action)
 	b.mu.Unlock()
 	b.tell(Event{Host: b.to.Registry.Host(), Repository: b.repo.Name(), Descriptor: desc, Action: action, Bytes: desc.Size})
 }

@@ -87,6 +87,24 @@ type Stats struct {
 // Unchanged reports that all was there already: nothing came or went, though names may have been set.
 func (s Stats) Unchanged() bool { return s.Mounted+s.Sent+s.Cloned+s.Copied+s.Linked == 0 }
 
+// count adds one blob or manifest, without its bytes.
+func (s *Stats) count(action Action) {
+	switch action {
+	case Existing:
+		s.Existing++
+	case Mounted:
+		s.Mounted++
+	case Cloned:
+		s.Cloned++
+	case Copied:
+		s.Copied++
+	case Linked:
+		s.Linked++
+	default:
+		s.Sent++
+	}
+}
+
 // add sums up two copies.
 func (s Stats) add(o Stats) Stats {
 	return Stats{
@@ -177,16 +195,22 @@ func (c *copier) gather(ctx context.Context, desc v1.Descriptor, depth int) erro
 	return nil
 }
 
-// gatherBlob lists a blob. A layer that is a manifest, which an artifact may wrap, is a blob all the
+// blobType is the media type of a blob. A layer that is a manifest, which an artifact may wrap, is a blob all the
 // same, and must not be looked for among the manifests.
+func blobType(desc v1.Descriptor) string {
+	if manifest.KindOf(desc.MediaType) != 0 {
+		return octetStream
+	}
+	return desc.MediaType
+}
+
+// gatherBlob lists a blob.
 func (c *copier) gatherBlob(child v1.Descriptor) {
 	if c.seenBlobs[child.Digest] {
 		return
 	}
 	c.seenBlobs[child.Digest] = true
-	if manifest.KindOf(child.MediaType) != 0 {
-		child.MediaType = octetStream
-	}
+	child.MediaType = blobType(child)
 	c.blobs = append(c.blobs, child)
 }
 
@@ -305,19 +329,13 @@ func settling(ctx context.Context) (context.Context, context.CancelFunc) {
 
 func (c *copier) done(desc v1.Descriptor, action Action) {
 	one := Stats{}
+	one.count(action)
 	switch action {
-	case Existing:
-		one.Existing = 1
-	case Mounted:
-		one.Mounted = 1
-	case Cloned:
-		one.Cloned, one.LocalBytes = 1, desc.Size
-	case Copied:
-		one.Copied, one.LocalBytes = 1, desc.Size
-	case Linked:
-		one.Linked, one.LocalBytes = 1, desc.Size
+	case Existing, Mounted:
+	case Cloned, Copied, Linked:
+		one.LocalBytes = desc.Size
 	default:
-		one.Sent, one.Bytes = 1, desc.Size
+		one.Bytes = desc.Size
 	}
 	c.mu.Lock()
 	c.stats = c.stats.add(one)

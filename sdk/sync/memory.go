@@ -25,6 +25,8 @@ const (
 	trusted = 24 * time.Hour
 	// maxJournal is from how many bytes on a journal is written anew, without what is of no use any more.
 	maxJournal = 1 << 20
+	// maxKnown bounds the blobs that are known of a repository: those of thousands of images.
+	maxKnown = 1 << 18
 	// maxRecord bounds one line of a journal, in bytes.
 	maxRecord = 16 << 10
 )
@@ -34,7 +36,8 @@ const (
 //
 // It is a journal, a file to which each fact is appended before anything else happens, so that who is killed goes on where
 // they were. A line that was cut off, or says what is not understood, is passed over. Several processes may append to one
-// journal; what one of them learns the others know when they open it. Its methods may run at once.
+// journal; what one of them learns the others know when they open it. The zero value knows nothing, and keeps what it learns for
+// as long as it is used. Its methods may run at once.
 type Memory struct {
 	mu           sync.Mutex // guards the fields below
 	file         *os.File   // nil: it is not kept
@@ -153,11 +156,13 @@ func (m *Memory) Close() error {
 // note appends a fact, and knows it. That it cannot be written is no reason to stop: it is what is not known then.
 func (m *Memory) note(r record) {
 	r.At = time.Now().Unix()
-	line, err := json.Marshal(r)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.learn(r)
-	if err == nil && m.file != nil && len(line) < maxRecord {
+	if m.file == nil {
+		return
+	}
+	if line, err := json.Marshal(r); err == nil && len(line) < maxRecord {
 		m.file.Write(append(line, '\n'))
 	}
 }
@@ -178,8 +183,10 @@ func (m *Memory) learn(r record) {
 		k.uploads[r.Blob] = r.Upload
 	case r.Blob != "":
 		delete(k.uploads, r.Blob)
-		k.blobs[r.Blob] = at
-		m.holders[r.Blob] = r.Repository
+		if len(k.blobs) < maxKnown {
+			k.blobs[r.Blob] = at
+			m.holders[r.Blob] = r.Repository
+		}
 	case r.Tag != "" && r.Manifest == "":
 		delete(k.tags, r.Tag)
 	case r.Tag != "":
@@ -244,3 +251,7 @@ func (m *Memory) holder(desc v1.Descriptor) string {
 
 func (m *Memory) begun(repository string)  { m.note(record{Repository: repository}) }
 func (m *Memory) forget(repository string) { m.note(record{Repository: repository, Forget: true}) }
+
+func (m *Memory) noteBlob(repository string, desc v1.Descriptor) {
+	m.note(record{Repository: repository, Blob: desc.Digest, Size: desc.Size})
+}

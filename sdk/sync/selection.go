@@ -53,20 +53,16 @@ type Selection struct {
 	MayBeNothing bool
 }
 
-// Validate says what is wrong with a selection by these patterns, without looking at any tag.
+// Matcher is what tells whether these patterns select a tag. No tag is looked at.
 //
-// Errors: those of Make.
-func (s Selection) Validate(patterns []string) error {
+// Errors: those of Make for what is wrong with the selection.
+func (s Selection) Matcher(patterns []string) (func(repository, tag string) bool, error) {
 	s.Patterns = patterns
-	_, err := newMaker(nil, s)
-	return err
-}
-
-// Selects reports whether patterns select a tag.
-func (s Selection) Selects(patterns []string, repository, tag string) (bool, error) {
-	s.Patterns = patterns
-	read, err := s.read()
-	return err == nil && selected(read, repository, tag), err
+	m, err := newMaker(nil, s)
+	if err != nil {
+		return nil, err
+	}
+	return func(repository, tag string) bool { return selected(m.patterns, repository, tag) }, nil
 }
 
 // pattern is one pattern, read.
@@ -241,10 +237,10 @@ func choose(ctx context.Context, from berth.Registry, patterns []pattern, mayBeN
 		}
 		matched[i] = s.matched
 	}
-	if err := s.resolve(ctx); err != nil {
+	there, err := resolveAll(ctx, from, s.chosen)
+	if err != nil {
 		return nil, err
 	}
-	there := slices.DeleteFunc(s.chosen, func(c chosen) bool { return c.desc.Digest == "" })
 	for i, p := range patterns {
 		if !p.not && !matched[i] && !mayBeNothing && !slices.ContainsFunc(there, p.isOf) {
 			return nil, fmt.Errorf("pattern %q: %w; berth ls shows what there is", p.text, ErrNothing)
@@ -317,14 +313,14 @@ func (s *chooser) take(repository, tag string) bool {
 	return true
 }
 
-// resolve finds what the tags are. One that is not there is left without a digest.
-func (s *chooser) resolve(ctx context.Context) error {
+// resolveAll finds what tags are, and leaves out those that are not there.
+func resolveAll(ctx context.Context, from berth.Registry, all []chosen) ([]chosen, error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(looking)
-	for i := range s.chosen {
+	for i := range all {
 		group.Go(func() error {
-			c := &s.chosen[i]
-			repo, err := s.from.Repository(c.repository)
+			c := &all[i]
+			repo, err := from.Repository(c.repository)
 			if err != nil {
 				return err
 			}
@@ -333,5 +329,6 @@ func (s *chooser) resolve(ctx context.Context) error {
 			return err
 		})
 	}
-	return group.Wait()
+	err := group.Wait()
+	return slices.DeleteFunc(all, func(c chosen) bool { return c.desc.Digest == "" }), err
 }

@@ -300,7 +300,7 @@ func (s *survey) blob(ctx context.Context, repository string, desc v1.Descriptor
 		}
 		if there && stat.Size == desc.Size {
 			t.Action = Existing
-			s.memory.note(record{Repository: repository, Blob: desc.Digest, Size: desc.Size})
+			s.memory.noteBlob(repository, desc)
 		}
 	}
 	s.add(t)
@@ -309,11 +309,7 @@ func (s *survey) blob(ctx context.Context, repository string, desc v1.Descriptor
 
 // bare is what a blob is known by.
 func bare(desc v1.Descriptor) v1.Descriptor {
-	mediaType := desc.MediaType
-	if manifest.KindOf(mediaType) != 0 {
-		mediaType = octetStream // a layer that is a manifest is a blob all the same
-	}
-	return v1.Descriptor{MediaType: mediaType, Digest: desc.Digest, Size: desc.Size}
+	return v1.Descriptor{MediaType: blobType(desc), Digest: desc.Digest, Size: desc.Size}
 }
 
 // holder is another repository that has a blob or gets it, and takes the blob for this one if there is none.

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync"
 
-	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berthoci/berth"
@@ -15,54 +13,19 @@ import (
 )
 
 // ToRepository is a repository of a registry over HTTP as a target. The root gets the tags, in one
-// commit where the registry can do that. known may be nil.
-func ToRepository(repo *remote.Repository, tags []string, known *Known) Target {
-	return &repositoryTarget{repo: repo, tags: tags, known: known}
-}
-
-// Known remembers which repository of a registry has a blob, so that it is mounted into others
-// rather than sent again. Its zero value is empty; its methods may run at once.
-type Known struct {
-	mu sync.Mutex // guards the fields below
-	in map[blobKey]string
-}
-
-// blobKey is what is known: a descriptor may lie about a size.
-type blobKey struct {
-	digest digest.Digest
-	size   int64
-}
-
-// maxKnown bounds what is remembered: enough for thousands of images.
-const maxKnown = 1 << 18
-
-func (k *Known) remember(desc v1.Descriptor, repository string) {
-	if k == nil {
-		return
+// commit where the registry can do that. What another repository has by memory's account is mounted from there; what is found or
+// brought is noted in it. Nil: nothing is known, and nothing is noted.
+func ToRepository(repo *remote.Repository, tags []string, memory *Memory) Target {
+	if memory == nil {
+		memory = &Memory{}
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.in == nil {
-		k.in = map[blobKey]string{}
-	}
-	if len(k.in) < maxKnown {
-		k.in[blobKey{desc.Digest, desc.Size}] = repository
-	}
-}
-
-func (k *Known) repositoryOf(desc v1.Descriptor) string {
-	if k == nil {
-		return ""
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.in[blobKey{desc.Digest, desc.Size}]
+	return &repositoryTarget{repo: repo, tags: tags, memory: memory}
 }
 
 type repositoryTarget struct {
-	repo  *remote.Repository
-	tags  []string
-	known *Known
+	repo   *remote.Repository
+	tags   []string
+	memory *Memory
 }
 
 func (t *repositoryTarget) Has(ctx context.Context, desc v1.Descriptor) (bool, error) {
@@ -74,7 +37,7 @@ func (t *repositoryTarget) Has(ctx context.Context, desc v1.Descriptor) (bool, e
 	there, err := found(err, berth.ErrBlobUnknown)
 	there = there && stat.Size == desc.Size
 	if there {
-		t.known.remember(desc, t.repo.Name())
+		t.memory.noteBlob(t.repo.Name(), desc)
 	}
 	return there, err
 }
@@ -90,8 +53,8 @@ func found(err error, absent error) (bool, error) {
 }
 
 func (t *repositoryTarget) PutBlob(ctx context.Context, desc v1.Descriptor, open func() (io.ReadCloser, error)) (Action, error) {
-	if from := t.known.repositoryOf(desc); from != "" && from != t.repo.Name() {
-		mounted, err := t.mount(ctx, desc, from)
+	if from := t.memory.holder(desc); from != "" {
+		mounted, err := mount(ctx, t.repo, desc, from)
 		if mounted || err != nil {
 			return Mounted, err
 		}
@@ -99,19 +62,23 @@ func (t *repositoryTarget) PutBlob(ctx context.Context, desc v1.Descriptor, open
 	if err := t.repo.PushBlob(ctx, desc, open, nil); err != nil {
 		return "", err
 	}
-	t.known.remember(desc, t.repo.Name())
+	t.memory.noteBlob(t.repo.Name(), desc)
 	return Sent, nil
 }
 
-func (t *repositoryTarget) mount(ctx context.Context, desc v1.Descriptor, from string) (bool, error) {
-	up, err := t.repo.NewUpload(ctx, &berth.UploadOptions{Mount: desc.Digest, From: from})
+// mount asks for a blob of another repository of the same registry.
+func mount(ctx context.Context, repo *remote.Repository, desc v1.Descriptor, from string) (bool, error) {
+	if from == repo.Name() {
+		return false, nil
+	}
+	up, err := repo.NewUpload(ctx, &berth.UploadOptions{Mount: desc.Digest, From: from})
 	if errors.Is(err, berth.ErrMounted) {
 		return true, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	up.Cancel(ctx) // a registry that cannot cancel forgets it in time
+	_ = up.Cancel(ctx) // a registry that cannot cancel forgets it in time
 	return false, nil
 }
 

@@ -19,7 +19,7 @@ import (
 func TestBlobsAreMountedBetweenRepositoriesOfOneHost(t *testing.T) {
 	from := store{}
 	root := from.image(from.layer("one"), from.layer("two"))
-	registry, known := serve(t), &sync.Known{}
+	registry, known := serve(t), &sync.Memory{}
 	first, err := sync.Copy(t.Context(), from, sync.ToRepository(registry.open(t, "app/one"), []string{"v1"}, known), root, nil)
 	if err != nil || first.Sent != 4 {
 		t.Fatalf("got %+v, %v", first, err)
@@ -40,7 +40,7 @@ func TestBlobsAreMountedBetweenRepositoriesOfOneHost(t *testing.T) {
 func TestBlobsThatWereThereAreMountedToo(t *testing.T) {
 	from := store{}
 	root := from.image(from.layer("one"))
-	registry, known := serve(t), &sync.Known{}
+	registry, known := serve(t), &sync.Memory{}
 	from.push(t, registry.layout, "app/one", root, "v1")
 	_, err := sync.Copy(t.Context(), from, sync.ToRepository(registry.open(t, "app/one"), []string{"v2"}, known), root, nil)
 	must(t, err)
@@ -62,11 +62,11 @@ func TestWithoutKnownBlobsAreSent(t *testing.T) {
 	}
 }
 
-// A registry that will not mount, or knows better than Known, is sent the bytes.
+// A registry that will not mount, or knows better than Memory, is sent the bytes.
 func TestAMountThatDoesNotWorkIsAnUpload(t *testing.T) {
 	from := store{}
 	root := from.image(from.layer("one"))
-	registry, known := serve(t), &sync.Known{}
+	registry, known := serve(t), &sync.Memory{}
 	_, err := sync.Copy(t.Context(), from, sync.ToRepository(registry.open(t, "app/one"), []string{"v1"}, known), root, nil)
 	must(t, err)
 	gone, err := registry.layout.Repository("app/one")
@@ -85,7 +85,7 @@ func TestAMountThatDoesNotWorkIsAnUpload(t *testing.T) {
 func TestKnownMayBeUsedAtOnce(t *testing.T) {
 	from := store{}
 	root := from.image(from.layer("one"), from.layer("two"), from.layer("three"))
-	registry, known := serve(t), &sync.Known{}
+	registry, known := serve(t), &sync.Memory{}
 	var group errgroup.Group
 	for _, name := range []string{"app/one", "app/two", "app/three", "app/four"} {
 		group.Go(func() error {

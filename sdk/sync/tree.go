@@ -60,7 +60,7 @@ func (t *trees) of(ctx context.Context, repository string, desc v1.Descriptor, p
 	if err != nil {
 		return nil, err
 	}
-	r := &treeReader{trees: t, repo: repo, platforms: platforms, bytes: 0}
+	r := &treeReader{trees: t, repo: repo, platforms: platforms}
 	root, err := r.read(ctx, desc, 0)
 	if err != nil {
 		return nil, err
@@ -196,7 +196,7 @@ func withCompanions(ctx context.Context, from berth.Registry, all []chosen) ([]c
 		taken[c.repository+":"+c.tag] = true
 	}
 	companions := map[string]map[string][]string{} // of repositories, by what they belong to
-	out := all
+	var more []chosen
 	for _, c := range all {
 		if companions[c.repository] == nil {
 			found, err := listCompanions(ctx, from, c.repository)
@@ -206,27 +206,14 @@ func withCompanions(ctx context.Context, from berth.Registry, all []chosen) ([]c
 			companions[c.repository] = found
 		}
 		for _, tag := range companions[c.repository][strings.Replace(string(c.desc.Digest), ":", "-", 1)] {
-			if taken[c.repository+":"+tag] {
-				continue
+			if !taken[c.repository+":"+tag] {
+				taken[c.repository+":"+tag] = true
+				more = append(more, chosen{repository: c.repository, tag: tag})
 			}
-			taken[c.repository+":"+tag] = true
-			more, err := resolveChosen(ctx, from, c.repository, tag)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, more)
 		}
 	}
-	return out, nil
-}
-
-func resolveChosen(ctx context.Context, from berth.Registry, repository, tag string) (chosen, error) {
-	repo, err := from.Repository(repository)
-	if err != nil {
-		return chosen{}, err
-	}
-	desc, err := repo.Resolve(ctx, tag)
-	return chosen{repository, tag, desc}, err
+	more, err := resolveAll(ctx, from, more)
+	return append(all, more...), err
 }
 
 func listCompanions(ctx context.Context, from berth.Registry, repository string) (map[string][]string, error) {

@@ -60,22 +60,22 @@ func (b *bench) syncBy(ctx context.Context, s syncer, w way) error {
 	if err := b.synced.forget(); err != nil {
 		return err
 	}
-	from := ""
+	turn := turn{syncer: s, way: w, to: t}
 	if s.reads {
 		serving, err := b.start(ctx, berth, b.synced.layout)
 		if err != nil {
 			return err
 		}
 		defer serving.stop()
-		from = serving.address
+		turn.from = serving.address
 	}
-	if err := b.syncOnce(ctx, s, w, firstSync, from, t); err != nil {
+	if err := b.syncOnce(ctx, turn, firstSync); err != nil {
 		return err
 	}
 	if err := t.verify(b.synced); err != nil || !s.again {
 		return err
 	}
-	return b.syncOnce(ctx, s, w, syncAgain, from, t)
+	return b.syncOnce(ctx, turn, syncAgain)
 }
 
 // forget makes the layout one that was never synced, and that is in the system's memory.
@@ -86,13 +86,22 @@ func (m *synced) forget() error {
 	return readLayout(m.layout, io.Discard, false)
 }
 
+// turn is a client's: where it reads, and where and over which way it brings things.
+type turn struct {
+	syncer
+	way
+	from string // the registry that has the layout, if the client reads from one
+	to   *target
+}
+
 // syncOnce runs a client, and notes what that took.
-func (b *bench) syncOnce(ctx context.Context, s syncer, w way, what, from string, t *target) error {
+func (b *bench) syncOnce(ctx context.Context, turn turn, what string) error {
+	s, w, t := turn.syncer, turn.way, turn.to
 	before, err := t.spent()
 	if err != nil {
 		return err
 	}
-	took, err := seconds(func() error { return s.run(b, ctx, from, t) })
+	took, err := seconds(func() error { return s.run(b, ctx, turn.from, t) })
 	if err != nil {
 		return err
 	}
