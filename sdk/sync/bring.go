@@ -209,9 +209,7 @@ func (b *bringing) blob(ctx context.Context, desc v1.Descriptor) error {
 func (b *bringing) bringBlob(ctx context.Context, desc v1.Descriptor, f *flight) (Action, error) {
 	planned, known := b.planned[blobAt{b.repo.Name(), desc.Digest}]
 	if b.doubt || !known || !b.trees.fresh && planned.Action == Sent {
-		stat, err := b.repo.StatBlob(ctx, desc.Digest)
-		there, err := found(err, berth.ErrBlobUnknown)
-		if err != nil || there && stat.Size == desc.Size {
+		if there, err := hasBlob(ctx, b.repo, desc); there || err != nil {
 			return Existing, err
 		}
 	} else if planned.Action == Existing {

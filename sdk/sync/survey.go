@@ -293,12 +293,11 @@ func (s *survey) blob(ctx context.Context, repository string, desc v1.Descriptor
 		return nil
 	}
 	if !s.fresh[repository] {
-		stat, err := s.repositories[repository].StatBlob(ctx, desc.Digest)
-		there, err := found(err, berth.ErrBlobUnknown)
+		there, err := hasBlob(ctx, s.repositories[repository], desc)
 		if err != nil {
 			return fmt.Errorf("%s/%s@%s: %w", t.Host, repository, desc.Digest, err)
 		}
-		if there && stat.Size == desc.Size {
+		if there {
 			t.Action = Existing
 			s.memory.noteBlob(repository, desc)
 		}

@@ -33,13 +33,18 @@ func (t *repositoryTarget) Has(ctx context.Context, desc v1.Descriptor) (bool, e
 		_, err := t.repo.Resolve(ctx, string(desc.Digest))
 		return found(err, berth.ErrManifestUnknown)
 	}
-	stat, err := t.repo.StatBlob(ctx, desc.Digest)
-	there, err := found(err, berth.ErrBlobUnknown)
-	there = there && stat.Size == desc.Size
+	there, err := hasBlob(ctx, t.repo, desc)
 	if there {
 		t.memory.noteBlob(t.repo.Name(), desc)
 	}
 	return there, err
+}
+
+// hasBlob asks whether a repository has a blob. A descriptor may lie about its size.
+func hasBlob(ctx context.Context, repo *remote.Repository, desc v1.Descriptor) (bool, error) {
+	stat, err := repo.StatBlob(ctx, desc.Digest)
+	there, err := found(err, berth.ErrBlobUnknown)
+	return there && stat.Size == desc.Size, err
 }
 
 // found tells absence from failure. A repository that does not exist yet has nothing. That it may not
