@@ -15,6 +15,9 @@ import (
 // process that serves it. Who receives them verifies them.
 type files struct{ *Registry }
 
+// Host is empty: what is here has no host.
+func (f files) Host() string { return "" }
+
 func (f files) Repository(name string) (berth.Repository, error) {
 	repo, err := f.Registry.Repository(name)
 	return fileRepository{repo, f.dir}, err
@@ -30,7 +33,7 @@ func (r fileRepository) OpenBlob(ctx context.Context, d digest.Digest) (berth.Bl
 	if err := berth.ValidateDigest(d); err != nil {
 		return nil, err
 	}
-	file, err := os.Open(filepath.Join(r.layout, v1.ImageBlobsDir, d.Algorithm().String(), d.Encoded()))
+	file, err := os.Open(blobFile(r.layout, d))
 	if err != nil {
 		return r.Repository.OpenBlob(ctx, d)
 	}
@@ -40,6 +43,11 @@ func (r fileRepository) OpenBlob(ctx context.Context, d digest.Digest) (berth.Bl
 		return r.Repository.OpenBlob(ctx, d)
 	}
 	return fileBlob{file, v1.Descriptor{MediaType: "application/octet-stream", Digest: d, Size: info.Size()}}, nil
+}
+
+// blobFile is where a layout has a blob.
+func blobFile(layout string, d digest.Digest) string {
+	return filepath.Join(layout, v1.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
 }
 
 type fileBlob struct {

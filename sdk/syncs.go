@@ -47,15 +47,12 @@ func (r *Registry) PlanSync(ctx context.Context, opts *SyncOptions) (plan *sync.
 
 // Sync brings tags of the layout to remote registries: what they lack, and nothing else. What they have is remembered in the
 // layout, so that a sync that was killed goes on where it was. The report tells each tag, also of those that failed; it is
-// nil where nothing could be planned.
+// nil where nothing was begun.
 //
 // Errors: those of PlanSync; for what could not be brought, one joined error a tag.
 func (r *Registry) Sync(ctx context.Context, opts *SyncOptions) (report *sync.Report, err error) {
 	err = r.syncing(opts, func(to []sync.To, sel sync.Selection) error {
-		plan, err := sync.Make(ctx, files{r}, to, sel)
-		if err == nil {
-			report, err = sync.Apply(ctx, files{r}, to, plan, opts.apply())
-		}
+		report, err = sync.Run(ctx, files{r}, to, sel, opts.apply())
 		return err
 	})
 	return report, err

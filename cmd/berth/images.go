@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"path"
+	"slices"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
@@ -17,10 +18,10 @@ import (
 )
 
 func (a *app) pull() *cobra.Command {
-	var platform string
+	var f pullFlags
 	cmd := &cobra.Command{
-		Use:   "pull REF DEST",
-		Short: "Bring an image to another place",
+		Use:   "pull REF DEST | docker://REF...",
+		Short: "Bring an image to another place, or images of remote registries into the layout",
 		Long: `Bring an image to another place. REF is REPO[:TAG][@DIGEST] in the layout, or in a remote
 registry where it begins with a host. DEST is one of
 
@@ -29,31 +30,49 @@ registry where it begins with a host. DEST is one of
   docker-archive:FILE[:NAME]  a tar file that docker load and podman load take
   docker://HOST/REPO[:TAG]    a remote registry
 
-Without NAME an image in a docker-archive has the name REF.`,
+Without NAME an image in a docker-archive has the name REF.
+
+Where all arguments begin with docker://, all of them are brought into the layout, under the same names
+without their hosts. They may be patterns, as those of berth sync: docker://HOST/app/**:v*. What the
+layout has is not fetched again, and a download that was stopped goes on where it was.`,
 		Example: `  berth pull app/hello:v1 oci:out/copy:v1
   berth pull app/hello:v1 docker-archive:hello.tar && docker load -i hello.tar
-  berth pull --platform linux/arm64 app/hello:v1 oci-archive:hello.tar`,
-		Args: arguments(cobra.ExactArgs(2)),
+  berth pull --platform linux/arm64 app/hello:v1 oci-archive:hello.tar
+  berth pull registry.example.com/app/hello:v1 docker://other.example.com/app/hello:v1
+  berth pull docker://registry.example.com/team/base:v1 'docker://registry.example.com/team/app:>=1.2'
+  berth pull --into mirror docker://registry.example.com/team/base@sha256:…`,
+		Args: arguments(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := sdk.CheckForm(args[1]); err != nil {
-				return usageError{fmt.Errorf("destination %w", err)}
+			if !slices.ContainsFunc(args, isNoRemote) {
+				return a.pullInto(cmd, &f, args)
 			}
-			chosen, err := parsePlatform(platform)
-			if err != nil {
-				return err
-			}
-			opts := &sdk.PullOptions{Platform: chosen}
-			ref, _, err := sdk.RemoteReference(args[0]) // which DEST may be, and people write here too
-			if err != nil {
-				return usageError{fmt.Errorf("reference %w", err)}
-			}
-			return a.reading(cmd.Context(), []string{ref}, func(images *sdk.Images) error {
-				return a.pullTo(cmd, images, ref, args[1], opts)
-			})
+			return a.pullOne(cmd, &f, args)
 		},
 	}
-	platformFlag(cmd, &platform)
+	f.define(cmd)
+	a.limitFlags(cmd)
 	return cmd
+}
+
+// pullOne brings one image to another place.
+func (a *app) pullOne(cmd *cobra.Command, f *pullFlags, args []string) error {
+	if err := f.forOne(args); err != nil {
+		return usageError{err}
+	}
+	if err := sdk.CheckForm(args[1]); err != nil {
+		return usageError{fmt.Errorf("destination %w", err)}
+	}
+	chosen, err := f.platform()
+	if err != nil {
+		return err
+	}
+	ref, _, err := sdk.RemoteReference(args[0]) // which DEST may be, and people write here too
+	if err != nil {
+		return usageError{fmt.Errorf("reference %w", err)}
+	}
+	return a.reading(cmd.Context(), []string{ref}, func(images *sdk.Images) error {
+		return a.pullTo(cmd, images, ref, args[1], &sdk.PullOptions{Platform: chosen})
+	})
 }
 
 // platformFlag lets one image of an index be chosen.

@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string) int {
 	case !app.started: // what cobra says of a mistyped command has several lines
 		say(errors.New(strings.Join(strings.Fields(err.Error()), " ")))
 	case ctx.Err() != nil:
-		say(errors.New("interrupted"))
+		say(app.interrupted())
 		return exitFailed
 	default:
 		say(err)

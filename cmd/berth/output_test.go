@@ -1,18 +1,12 @@
 package main
 
 import (
-	"bytes"
-	"io"
 	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/vbauerster/mpb/v8"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/berthoci/berth/sdk"
-	"github.com/berthoci/berth/sdk/sync"
 )
 
 func TestSizeIsForPeople(t *testing.T) {
@@ -33,68 +27,6 @@ func TestShortIsWhatPeopleCompare(t *testing.T) {
 	}
 	if got := short("sha256:1"); got != "sha256:1" {
 		t.Errorf("got %q", got)
-	}
-}
-
-func newProgress(out io.Writer, pool *mpb.Progress) *progress {
-	return &progress{out: out, pool: pool, bars: map[digest.Digest]*mpb.Bar{}}
-}
-
-func TestProgressIsALineForEachBlobWhereThereIsNoTerminal(t *testing.T) {
-	var out bytes.Buffer
-	p := newProgress(&out, nil)
-	desc := v1.Descriptor{Digest: digest.FromString("x"), Size: 2048}
-	p.event(sync.Event{Descriptor: desc, Bytes: 1})
-	p.event(sync.Event{Descriptor: desc, Bytes: 2048})
-	if out.Len() != 0 {
-		t.Errorf("bytes are told one by one: %s", &out)
-	}
-	for _, action := range []sync.Action{sync.Sent, sync.Existing, sync.Mounted} {
-		p.event(sync.Event{Descriptor: desc, Bytes: 2048, Action: action})
-	}
-	p.end()
-	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
-	if len(lines) != 3 {
-		t.Fatalf("got %q", lines)
-	}
-	for _, line := range lines {
-		if !progressLine.MatchString(line) || !strings.HasSuffix(line, "  2.0 KiB") {
-			t.Errorf("got %q", line)
-		}
-	}
-}
-
-// Bars end whatever became of what they tell: a blob that came, one that broke off, one that began anew.
-func TestProgressBarsEnd(t *testing.T) {
-	p := newProgress(nil, mpb.New(mpb.WithOutput(io.Discard)))
-	var group errgroup.Group
-	for _, content := range []string{"came", "broke off", "began anew", "was there"} {
-		desc := v1.Descriptor{Digest: digest.FromString(content), Size: 100}
-		group.Go(func() error {
-			switch content {
-			case "came":
-				p.event(sync.Event{Descriptor: desc, Bytes: 100})
-				p.event(sync.Event{Descriptor: desc, Bytes: 100, Action: sync.Sent})
-			case "broke off":
-				p.event(sync.Event{Descriptor: desc, Bytes: 50})
-			case "began anew":
-				p.event(sync.Event{Descriptor: desc, Bytes: 90})
-				p.event(sync.Event{Descriptor: desc, Bytes: 10})
-			case "was there":
-				p.event(sync.Event{Descriptor: desc, Bytes: 100, Action: sync.Existing})
-			}
-			return nil
-		})
-	}
-	group.Wait()
-	p.end()
-	if len(p.bars) != 3 {
-		t.Errorf("there were %d bars, want one for each blob that travelled", len(p.bars))
-	}
-	for d, bar := range p.bars {
-		if bar.IsRunning() {
-			t.Errorf("the bar of %s runs on", d)
-		}
 	}
 }
 

@@ -29,9 +29,11 @@ type app struct {
 	// requests and requestsPerSecond bound what a remote registry is asked. Zero: as sdk.Options has it.
 	requests          int
 	requestsPerSecond float64
+	allowMissing      bool // the layout is to take indexes without all of their images
 	// idleTimeout is how long what serves the layout stays after this command.
 	idleTimeout durationValue
 	started     bool // a command's own work has begun: the command line was understood
+	resumable   bool // what it has done so far need not be done again
 }
 
 func (a *app) root() *cobra.Command {
@@ -56,6 +58,20 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(a.serve(), a.status(), a.stop(), a.endpoint(), a.push(), a.pull(), a.ls(), a.resolve(), a.inspect(),
 		a.tag(), a.rm(), a.referrers(), a.pin(), a.sync(), a.gc(), a.fsck(), a.checkout())
 	return root
+}
+
+func (a *app) interrupted() error {
+	if a.resumable {
+		return errors.New("interrupted; the same command goes on where this one was")
+	}
+	return errors.New("interrupted")
+}
+
+// limitFlags bound what a remote registry is asked.
+func (a *app) limitFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.IntVar(&a.requests, "requests", 0, "send a remote registry `N` requests at once, at most (default 32)")
+	flags.Float64Var(&a.requestsPerSecond, "requests-per-second", 0, "begin `N` requests with a remote registry in a second, at most")
 }
 
 // arguments says what a command wants, where what it was given does not fit.
@@ -147,10 +163,10 @@ func (a *app) options() *sdk.Options {
 		IdleTimeout: a.idleTimeout.option(),
 		PlainHTTP:   a.plainHTTP,
 		Requests:    a.requests,
+		UserAgent:   "berth/" + plugin.Version(),
+		Logger:      a.teller(),
 
+		AllowMissing:      a.allowMissing,
 		RequestsPerSecond: a.requestsPerSecond,
-
-		UserAgent: "berth/" + plugin.Version(),
-		Logger:    a.teller(),
 	}
 }

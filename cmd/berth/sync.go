@@ -10,22 +10,19 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/berthoci/berth/manifest"
 	"github.com/berthoci/berth/sdk"
 	"github.com/berthoci/berth/sdk/sync"
 )
 
 // syncFlags are what berth sync is told.
 type syncFlags struct {
+	selectFlags
 	sdk.SyncOptions
-	to        []string
-	platforms []string
-	alone     bool // without referrers
-	dryRun    bool
-	save      string
-	plan      string
-	file      string
-	watch     bool
+	to    []string
+	save  string
+	plan  string
+	file  string
+	watch bool
 }
 
 func (a *app) sync() *cobra.Command {
@@ -66,8 +63,7 @@ sent, and the exit code is 3 if there is something to do.`,
 		},
 	}
 	f.define(cmd)
-	cmd.Flags().IntVar(&a.requests, "requests", 0, "send a remote registry `N` requests at once, at most (default 32)")
-	cmd.Flags().Float64Var(&a.requestsPerSecond, "requests-per-second", 0, "begin `N` requests with a remote registry in a second, at most")
+	a.limitFlags(cmd)
 	return cmd
 }
 
@@ -101,15 +97,11 @@ func (a *app) replicate(cmd *cobra.Command, registry *sdk.Registry, f *syncFlags
 func (f *syncFlags) define(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.to, "to", nil, "remote registry, `HOST[/PREFIX]`; several get the same")
-	flags.StringVar(&f.Selection.Rename, "rename", "", "what a tag is called there: `TEMPLATE` of {repository}, {name} and {tag}")
-	flags.StringSliceVar(&f.platforms, "platform", nil, "of an index, the image for this `OS/ARCH[/VARIANT]`; with several, the index with those images alone")
-	flags.BoolVar(&f.Selection.Sparse, "sparse", false, "keep the index also with one --platform")
-	flags.StringArrayVar(&f.Selection.Immutable, "immutable", nil, "tags that `PATTERN` selects never change: they are not asked about again, and never moved")
-	flags.BoolVar(&f.alone, "no-referrers", false, "leave behind what refers to an image: signatures, attestations, SBOMs")
-	flags.BoolVar(&f.Selection.Prune, "prune", false, "remove tags there that the patterns select and that are not here")
-	flags.IntVar(&f.Selection.PruneMax, "prune-max", 10, "remove no tag at all if there are more than `N` to remove")
+	f.selectFlags.define(cmd)
+	flags.StringArrayVar(&f.sel.Immutable, "immutable", nil, "tags that `PATTERN` selects never change: they are not asked about again, and never moved")
+	flags.BoolVar(&f.sel.Prune, "prune", false, "remove tags there that the patterns select and that are not here")
+	flags.IntVar(&f.sel.PruneMax, "prune-max", 10, "remove no tag at all if there are more than `N` to remove")
 	flags.BoolVar(&f.Verify, "verify", false, "ask for each tag that was set what it is now")
-	flags.BoolVar(&f.dryRun, "dry-run", false, "show what would be done; exit with 3 if there is anything")
 	flags.StringVar(&f.save, "save", "", "keep the plan in `FILE`, and do nothing")
 	flags.StringVar(&f.plan, "plan", "", "carry out the plan in `FILE`")
 	flags.StringVarP(&f.file, "file", "f", "", "do the syncs in `FILE`")
@@ -147,15 +139,9 @@ func (f *syncFlags) read(args []string) error {
 		return usageError{errors.New("--plan says which tags are meant; leave out the patterns")}
 	}
 	f.To, f.Also, f.Patterns = f.to[0], f.to[1:], args
-	f.Selection.Referrers = !f.alone
-	for _, text := range f.platforms {
-		platform, err := manifest.ParsePlatform(text)
-		if err != nil {
-			return usageError{err}
-		}
-		f.Selection.Platforms = append(f.Selection.Platforms, platform)
-	}
-	return nil
+	err := f.selectFlags.read()
+	f.Selection = f.sel
+	return err
 }
 
 func (a *app) planSync(cmd *cobra.Command, registry *sdk.Registry, f *syncFlags) error {
@@ -166,6 +152,11 @@ func (a *app) planSync(cmd *cobra.Command, registry *sdk.Registry, f *syncFlags)
 	if f.save != "" {
 		return f.savePlan(plan)
 	}
+	return a.printPlan(plan)
+}
+
+// printPlan prints what would be done. That there is something is the error errDrift.
+func (a *app) printPlan(plan *sync.Plan) error {
 	lines := []string{}
 	for _, item := range plan.Items {
 		lines = append(lines, line(item, verdict(item)))
@@ -204,6 +195,7 @@ func (f *syncFlags) loadPlan() (*sync.Plan, error) {
 }
 
 func (a *app) applySync(cmd *cobra.Command, registry *sdk.Registry, f *syncFlags) error {
+	a.resumable = true
 	bars := a.progress()
 	f.Progress = bars.event
 	report, err := f.run(cmd, registry)
@@ -237,10 +229,14 @@ func (f *syncFlags) run(cmd *cobra.Command, registry *sdk.Registry) (*sync.Repor
 }
 
 func line(item sync.Item, what string) string {
-	if item.Source == "" {
-		return fmt.Sprintf("%s/%s  %s", item.Host, item.Target, what)
+	there := item.There()
+	switch {
+	case item.Source == "":
+		return fmt.Sprintf("%s  %s", there, what)
+	case !strings.Contains(there, "@"):
+		there += "@" + string(item.Descriptor.Digest)
 	}
-	return fmt.Sprintf("%s → %s/%s@%s  %s", item.Source, item.Host, item.Target, item.Descriptor.Digest, what)
+	return fmt.Sprintf("%s → %s  %s", item.Here(), there, what)
 }
 
 func outcome(r sync.Result) string {

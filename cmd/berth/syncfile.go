@@ -84,16 +84,17 @@ func oneLine(err error) string {
 
 // flags are those that an entry stands for.
 func (e syncEntry) flags(f *syncFlags) (*syncFlags, error) {
-	one := &syncFlags{to: e.To, platforms: e.Platforms, dryRun: f.dryRun, watch: f.watch}
+	one := &syncFlags{to: e.To, watch: f.watch}
+	one.platforms, one.dryRun = e.Platforms, f.dryRun
 	one.alone = e.Referrers != nil && !*e.Referrers
 	one.Verify = e.Verify || f.Verify
-	sel := &one.Selection
+	sel := &one.sel
 	sel.Rename, sel.Sparse, sel.Immutable = e.Rename, e.Sparse, e.Immutable
 	sel.Prune, sel.PruneMax = e.Prune, e.PruneMax
 	if err := one.read(e.Tags); err != nil {
 		return nil, err
 	}
-	_, err := sel.Matcher(one.Patterns)
+	_, err := one.Selection.Matcher(one.Patterns)
 	return one, err
 }
 

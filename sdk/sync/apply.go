@@ -46,26 +46,74 @@ type Result struct {
 // When it returns nil, every tag of the plan is what the plan says. When its context ends, what was brought is remembered, where
 // there is a Memory, and the next Apply goes on from there.
 func Apply(ctx context.Context, from berth.Registry, to []To, plan *Plan, opts *ApplyOptions) (*Report, error) {
-	a := newApplication(from, to, plan, opts)
-	hosts := errgroup.Group{}
-	for _, h := range a.hosts {
-		hosts.Go(func() error { h.run(ctx); return nil })
+	a := newApplication(from, to, len(plan.Items), opts)
+	if a.trees = plan.trees; a.trees == nil {
+		a.trees = &trees{from: from, referrers: true}
 	}
-	hosts.Wait()
-	report := &Report{Items: a.results}
-	var errs []error
-	for i := range report.Items {
-		r := &report.Items[i]
-		if a.errs[i] != nil {
-			r.Error = a.errs[i].Error()
-			errs = append(errs, a.errs[i])
+	for _, t := range plan.Transfers {
+		if h := a.hosts[t.Host]; h != nil {
+			h.expect(t)
 		}
-		report.Total = report.Total.add(r.Stats)
 	}
-	if ctx.Err() != nil {
-		return report, ctx.Err()
+	hosts := map[*hostRun][]int{}
+	for at, item := range plan.Items {
+		a.results[at] = Result{Item: item}
+		if h := a.hosts[item.Host]; h != nil {
+			hosts[h] = append(hosts[h], at)
+		} else {
+			a.errs[at] = fmt.Errorf("%s: %w: the plan is for another host", item.There(), berth.ErrUnsupported)
+		}
 	}
-	return report, errors.Join(errs...)
+	begin := errgroup.Group{}
+	for h, items := range hosts {
+		begin.Go(func() error { h.begin(ctx, items); return nil })
+	}
+	begin.Wait()
+	return a.end(ctx, nil)
+}
+
+// Run is Make and Apply in one: an image is on its way as soon as it is known what is to be done about it. Where a registry
+// cannot be asked about one, no other one is begun any more; what was begun is brought to its end.
+//
+// Errors: those of Make, the report being nil where nothing was begun; those of Apply.
+func Run(ctx context.Context, from berth.Registry, to []To, sel Selection, opts *ApplyOptions) (*Report, error) {
+	m, err := newMaker(from, sel)
+	if err != nil {
+		return nil, err
+	}
+	surveys, err := m.begin(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	total := 0
+	for _, s := range surveys {
+		total += len(s.items)
+	}
+	a := newApplication(from, to, total, opts)
+	a.trees = m.trees
+	looking, first := errgroup.Group{}, 0
+	for _, s := range surveys {
+		from := first
+		looking.Go(func() error { return a.follow(ctx, s, from) })
+		first += len(s.items)
+	}
+	return a.end(ctx, looking.Wait())
+}
+
+// follow begins with each image as soon as a survey is ready with it. The survey's items are results from first on.
+func (a *application) follow(ctx context.Context, s *survey, first int) error {
+	h := a.hosts[s.to.Registry.Host()]
+	s.expect = h.expect
+	ready := func(tags []*surveyed) {
+		var items []int
+		for _, i := range tags {
+			a.results[first+i.at] = Result{Item: i.Item}
+			items = append(items, first+i.at)
+		}
+		h.begin(ctx, items)
+	}
+	ready(s.gone)
+	return s.look(ctx, ready)
 }
 
 // application is a plan on its way.
@@ -80,36 +128,54 @@ type application struct {
 
 const defaultItems = 256
 
-func newApplication(from berth.Registry, to []To, plan *Plan, opts *ApplyOptions) *application {
-	a := &application{from: from, hosts: map[string]*hostRun{}, results: []Result{}, errs: make([]error, len(plan.Items))}
+func newApplication(from berth.Registry, to []To, items int, opts *ApplyOptions) *application {
+	a := &application{from: from, hosts: map[string]*hostRun{}, results: make([]Result, items), errs: make([]error, items)}
 	if opts != nil {
 		a.opts = *opts
 	}
 	if a.opts.Parallel <= 0 {
 		a.opts.Parallel = defaultItems
 	}
-	if a.trees = plan.trees; a.trees == nil {
-		a.trees = &trees{from: from, referrers: true}
-	}
 	for _, place := range to {
 		if a.hosts[place.Registry.Host()] == nil {
 			a.hosts[place.Registry.Host()] = newHostRun(a, place)
 		}
 	}
-	for i, item := range plan.Items {
-		a.results = append(a.results, Result{Item: item})
-		if h := a.hosts[item.Host]; h != nil {
-			h.take(i, item)
-		} else {
-			a.errs[i] = fmt.Errorf("%s/%s: %w: the plan is for another host", item.Host, item.Target, berth.ErrUnsupported)
-		}
-	}
-	for _, t := range plan.Transfers {
-		if h := a.hosts[t.Host]; h != nil {
-			h.planned[blobAt{t.Repository, t.Descriptor.Digest}] = t
-		}
-	}
 	return a
+}
+
+// end waits for all that was begun, and reports it. failed is why no more was begun.
+func (a *application) end(ctx context.Context, failed error) (*Report, error) {
+	hosts := errgroup.Group{}
+	for _, h := range a.hosts {
+		hosts.Go(func() error {
+			h.running.Wait()
+			if failed == nil {
+				h.remove(ctx)
+			}
+			return nil
+		})
+	}
+	hosts.Wait()
+	report, errs := &Report{Items: []Result{}}, []error{failed}
+	for i, r := range a.results {
+		if r.Change == "" || failed != nil && r.Change == Removed {
+			continue // it was not come to
+		}
+		if a.errs[i] != nil {
+			r.Error = a.errs[i].Error()
+			errs = append(errs, a.errs[i])
+		}
+		report.Items = append(report.Items, r)
+		report.Total = report.Total.Add(r.Stats)
+	}
+	switch {
+	case failed != nil && len(report.Items) == 0:
+		return nil, failed
+	case ctx.Err() != nil:
+		return report, ctx.Err()
+	}
+	return report, errors.Join(errs...)
 }
 
 // hostRun is what goes to one host. What one of its images has brought the others find there.
@@ -117,13 +183,12 @@ type hostRun struct {
 	*application
 	to      To
 	memory  *Memory
-	jobs    []*job
-	byKey   map[string]*job
-	items   []int // of the results; no two hosts have one in common
-	removed []int
-	planned map[blobAt]Transfer
+	running errgroup.Group
 
 	mu           sync.Mutex // guards the fields below
+	items        []int      // of the results; no two hosts have one in common
+	removed      []int
+	planned      map[blobAt]Transfer
 	repositories map[string]*remote.Repository
 	brought      map[string]*flight
 	first        map[digest.Digest]*flight // of a blob, of the repository that gets it first
@@ -141,61 +206,75 @@ type job struct {
 
 func newHostRun(a *application, to To) *hostRun {
 	h := &hostRun{
-		application: a, to: to, memory: to.Memory, byKey: map[string]*job{}, planned: map[blobAt]Transfer{},
+		application: a, to: to, memory: to.Memory, planned: map[blobAt]Transfer{},
 		repositories: map[string]*remote.Repository{}, brought: map[string]*flight{}, first: map[digest.Digest]*flight{},
 	}
+	h.running.SetLimit(a.opts.Parallel)
 	if h.memory == nil {
 		h.memory = &Memory{}
 	}
 	return h
 }
 
-// take adds an item of the plan. Those that are the same image in the same repository are one job.
-func (h *hostRun) take(at int, item Item) {
-	h.items = append(h.items, at)
-	switch {
-	case item.Change == Refused:
-		h.errs[at] = fmt.Errorf("%s → %s/%s: refused: %s", item.Source, item.Host, item.Target, item.Reason)
-		return
-	case item.Change == Removed:
-		h.removed = append(h.removed, at)
-		return
-	case !item.Drifted():
-		return
-	}
-	ref, err := berth.ParseReference(item.Target)
-	if err != nil {
-		h.errs[at] = err
-		return
-	}
-	key := fmt.Sprint(ref.Repository, "@", item.Descriptor.Digest, item.Platforms, item.Change == Unchanged)
-	j := h.byKey[key]
-	if j == nil {
-		j = &job{item: item, ref: ref}
-		h.byKey[key] = j
-		h.jobs = append(h.jobs, j)
-	}
-	j.items = append(j.items, at)
-	if item.Change != Unchanged {
-		j.tags, j.was = append(j.tags, ref.Tag), append(j.was, item.Was)
+// expect notes how a blob is to come.
+func (h *hostRun) expect(t Transfer) {
+	h.mu.Lock()
+	h.planned[blobAt{t.Repository, t.Descriptor.Digest}] = t
+	h.mu.Unlock()
+	if t.Action == Sent {
+		h.tell(Event{Host: t.Host, Repository: t.Repository, Descriptor: t.Descriptor})
 	}
 }
 
-func (h *hostRun) run(ctx context.Context) {
-	group := errgroup.Group{}
-	group.SetLimit(h.opts.Parallel)
-	for _, j := range h.jobs {
-		if ctx.Err() != nil {
-			h.ended(j, ctx.Err())
-			continue
-		}
-		group.Go(func() error {
+// begin begins with some of the results' items. It waits while too many images are on their way.
+func (h *hostRun) begin(ctx context.Context, items []int) {
+	for _, j := range h.jobs(items) {
+		h.running.Go(func() error {
 			h.ended(j, h.bring(ctx, j))
 			return nil
 		})
 	}
-	group.Wait()
-	h.remove(ctx)
+}
+
+// jobs is what is to be done about items. Those that are the same image in the same repository are one job.
+func (h *hostRun) jobs(items []int) (all []*job) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.items = append(h.items, items...)
+	byKey := map[string]*job{}
+	for _, at := range items {
+		item := h.results[at].Item
+		ref, err := berth.ParseReference(item.Target)
+		switch {
+		case err != nil:
+			h.errs[at] = err
+		case item.Change == Refused:
+			h.errs[at] = fmt.Errorf("%s → %s: refused: %s", item.Here(), item.There(), item.Reason)
+		case item.Change == Removed:
+			h.removed = append(h.removed, at)
+		case item.Drifted():
+			key := fmt.Sprint(ref.Repository, "@", item.Descriptor.Digest, item.Platforms, item.Change == Unchanged)
+			if byKey[key] == nil {
+				byKey[key] = &job{ref: ref}
+				all = append(all, byKey[key])
+			}
+			byKey[key].take(at, item, ref.Tag)
+		}
+	}
+	return all
+}
+
+// take adds an item. What refers to the image may be told of any of them.
+func (j *job) take(at int, item Item, tag string) {
+	referrers := append(j.item.Referrers, item.Referrers...)
+	if len(j.items) == 0 {
+		j.item = item
+	}
+	j.item.Referrers = referrers
+	j.items = append(j.items, at)
+	if item.Change != Unchanged && tag != "" {
+		j.tags, j.was = append(j.tags, tag), append(j.was, item.Was)
+	}
 }
 
 // ended notes what has become of a job. No two jobs have an item in common.
@@ -204,7 +283,7 @@ func (h *hostRun) ended(j *job, err error) {
 	for _, at := range j.items {
 		if err != nil {
 			item := h.results[at].Item
-			h.errs[at] = fmt.Errorf("%s → %s/%s: %w", item.Source, item.Host, item.Target, err)
+			h.errs[at] = fmt.Errorf("%s → %s: %w", item.Here(), item.There(), err)
 		}
 	}
 }
@@ -215,11 +294,11 @@ func (h *hostRun) remove(ctx context.Context) {
 	for _, at := range h.removed {
 		item := h.results[at].Item
 		if failed {
-			h.errs[at] = fmt.Errorf("%s/%s: it is not removed, because something else has failed", item.Host, item.Target)
+			h.errs[at] = fmt.Errorf("%s: it is not removed, because something else has failed", item.There())
 			continue
 		}
 		if err := h.removeOne(ctx, item); err != nil {
-			h.errs[at] = fmt.Errorf("remove %s/%s: %w", item.Host, item.Target, err)
+			h.errs[at] = fmt.Errorf("remove %s: %w", item.There(), err)
 		}
 	}
 }

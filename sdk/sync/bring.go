@@ -29,6 +29,9 @@ type bringing struct {
 // bring brings an image, and sets its tags. Where the registry says that something is missing which was thought to be there,
 // nothing is believed any more, and it is brought once more.
 func (h *hostRun) bring(ctx context.Context, j *job) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	source, err := berth.ParseReference(j.item.Source)
 	if err != nil {
 		return err
@@ -207,7 +210,7 @@ func (b *bringing) blob(ctx context.Context, desc v1.Descriptor) error {
 
 // bringBlob gets a blob to where it is needed by what costs least.
 func (b *bringing) bringBlob(ctx context.Context, desc v1.Descriptor, f *flight) (Action, error) {
-	planned, known := b.planned[blobAt{b.repo.Name(), desc.Digest}]
+	planned, known := b.plan(b.repo.Name(), desc)
 	if b.doubt || !known || !b.trees.fresh && planned.Action == Sent {
 		if there, err := hasBlob(ctx, b.repo, desc); there || err != nil {
 			return Existing, err
@@ -215,12 +218,26 @@ func (b *bringing) bringBlob(ctx context.Context, desc v1.Descriptor, f *flight)
 	} else if planned.Action == Existing {
 		return Existing, nil
 	}
-	if holder := b.holder(ctx, desc, planned, f); holder != "" {
+	if holder := b.holder(ctx, desc, planned, f); holder != "" || keeps(b.to.Registry, desc) {
 		if mounted, err := mount(ctx, b.repo, desc, holder); mounted || err != nil {
 			return Mounted, err
 		}
 	}
 	return Sent, b.sendBlob(ctx, desc)
+}
+
+// keeps reports whether a registry tells that it has a blob, in whatever repository.
+func keeps(registry Destination, desc v1.Descriptor) bool {
+	keeper, ok := registry.(Keeper)
+	return ok && keeper.Keeps(desc)
+}
+
+// plan is how a blob is to come, if that is known.
+func (h *hostRun) plan(repository string, desc v1.Descriptor) (Transfer, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t, known := h.planned[blobAt{repository, desc.Digest}]
+	return t, known
 }
 
 // holder is another repository that has a blob, after waiting for the one that gets it just now.

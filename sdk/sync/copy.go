@@ -51,7 +51,8 @@ const (
 )
 
 // Event tells how a copy goes. While a blob's bytes travel, Action is empty and Bytes is how many
-// have so far; a smaller number than before means that they are sent again.
+// have so far; a smaller number than before means that they are sent again. Zero, before the first of them, tells of a blob
+// that is to travel, as far as that is known.
 type Event struct {
 	// Host and Repository are where it goes, where that is a registry that is synced.
 	Host, Repository string
@@ -105,8 +106,8 @@ func (s *Stats) count(action Action) {
 	}
 }
 
-// add sums up two copies.
-func (s Stats) add(o Stats) Stats {
+// Add sums up two copies.
+func (s Stats) Add(o Stats) Stats {
 	return Stats{
 		s.Existing + o.Existing, s.Mounted + o.Mounted, s.Sent + o.Sent, s.Cloned + o.Cloned, s.Copied + o.Copied, s.Linked + o.Linked,
 		s.Bytes + o.Bytes, s.LocalBytes + o.LocalBytes,
@@ -257,6 +258,7 @@ func (c *copier) copyBlob(ctx context.Context, desc v1.Descriptor) error {
 		c.done(desc, Existing)
 		return nil
 	}
+	c.tell(Event{Descriptor: desc})
 	action, err := c.to.PutBlob(ctx, desc, func() (io.ReadCloser, error) {
 		content, err := c.from.Fetch(ctx, desc)
 		if err != nil {
@@ -338,7 +340,7 @@ func (c *copier) done(desc v1.Descriptor, action Action) {
 		one.Bytes = desc.Size
 	}
 	c.mu.Lock()
-	c.stats = c.stats.add(one)
+	c.stats = c.stats.Add(one)
 	c.mu.Unlock()
 	c.tell(Event{Descriptor: desc, Action: action, Bytes: desc.Size})
 }

@@ -39,6 +39,8 @@ const (
 // journal; what one of them learns the others know when they open it. The zero value knows nothing, and keeps what it learns for
 // as long as it is used. Its methods may run at once.
 type Memory struct {
+	uploads bool // nothing else is remembered
+
 	mu           sync.Mutex // guards the fields below
 	file         *os.File   // nil: it is not kept
 	repositories map[string]*knowledge
@@ -72,11 +74,16 @@ type record struct {
 }
 
 // OpenMemory reads a journal, which is made if it is not there. It is closed by Close.
-func OpenMemory(path string) (*Memory, error) {
+func OpenMemory(path string) (*Memory, error) { return (&Memory{}).open(path) }
+
+// OpenUploads is OpenMemory for what is remembered of uploads alone: of a registry that is near enough to be asked about all
+// else.
+func OpenUploads(path string) (*Memory, error) { return (&Memory{uploads: true}).open(path) }
+
+func (m *Memory) open(path string) (*Memory, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	m := &Memory{}
 	size, err := m.load(path)
 	if err != nil {
 		return nil, fmt.Errorf("sync journal %s: %w; it may be removed", path, err)
@@ -158,8 +165,7 @@ func (m *Memory) note(r record) {
 	r.At = time.Now().Unix()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.learn(r)
-	if m.file == nil {
+	if !m.learn(r) || m.file == nil {
 		return
 	}
 	if line, err := json.Marshal(r); err == nil && len(line) < maxRecord {
@@ -167,8 +173,11 @@ func (m *Memory) note(r record) {
 	}
 }
 
-// learn takes a fact in. The caller holds mu, or is alone.
-func (m *Memory) learn(r record) {
+// learn takes a fact in, and reports whether that was any news to be kept. The caller holds mu, or is alone.
+func (m *Memory) learn(r record) bool {
+	if m.uploads && m.repositories[r.Repository].upload(r.Blob) == "" && r.Upload == "" {
+		return false
+	}
 	if m.repositories == nil {
 		m.repositories, m.holders = map[string]*knowledge{}, map[digest.Digest]string{}
 	}
@@ -183,7 +192,7 @@ func (m *Memory) learn(r record) {
 		k.uploads[r.Blob] = r.Upload
 	case r.Blob != "":
 		delete(k.uploads, r.Blob)
-		if len(k.blobs) < maxKnown {
+		if !m.uploads && len(k.blobs) < maxKnown {
 			k.blobs[r.Blob] = at
 			m.holders[r.Blob] = r.Repository
 		}
@@ -194,6 +203,14 @@ func (m *Memory) learn(r record) {
 	case r.Manifest != "":
 		k.manifests[r.Manifest] = at
 	}
+	return true
+}
+
+func (k *knowledge) upload(d digest.Digest) string {
+	if k == nil {
+		return ""
+	}
+	return k.uploads[d]
 }
 
 // about asks what is known of a repository; nil where nothing is.
@@ -207,7 +224,7 @@ func (m *Memory) about(repository string, ask func(*knowledge)) {
 
 // knows reports whether anything was ever brought to a repository.
 func (m *Memory) knows(repository string) (is bool) {
-	m.about(repository, func(*knowledge) { is = true })
+	m.about(repository, func(*knowledge) { is = !m.uploads })
 	return is
 }
 
@@ -234,7 +251,7 @@ func (m *Memory) tag(repository, tag string) (d digest.Digest) {
 }
 
 func (m *Memory) upload(repository string, d digest.Digest) (id string) {
-	m.about(repository, func(k *knowledge) { id = k.uploads[d] })
+	m.about(repository, func(k *knowledge) { id = k.upload(d) })
 	return id
 }
 

@@ -23,6 +23,7 @@
 package sync
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path"
@@ -49,6 +50,11 @@ type To struct {
 	Prefix string
 	// Memory is what is known of the registry. Nil: nothing, beyond one Make and the Apply that follows.
 	Memory *Memory
+}
+
+// Keeper is a Destination that knows what it has in any of its repositories. From there it is mounted, whichever has it.
+type Keeper interface {
+	Keeps(desc v1.Descriptor) bool
 }
 
 // Change is what would be done, or was done, for a tag.
@@ -79,10 +85,12 @@ type Plan struct {
 
 // Item is one tag.
 type Item struct {
-	// Host and Target, a REPOSITORY:TAG, are what it is there.
+	// Host and Target, a REPOSITORY:TAG, are what it is there; a REPOSITORY@DIGEST for what has no tag. No host: the layout.
 	Host   string `json:"host"`
 	Target string `json:"target"`
-	// Source is the REPOSITORY:TAG here. Empty: it is not here.
+	// From and Source, a REPOSITORY[:TAG][@DIGEST], are what it is here. From is empty where the source has no method Host() string,
+	// or one that says nothing: it is the layout. No source: it is not here.
+	From   string `json:"from,omitempty"`
 	Source string `json:"source,omitempty"`
 	// Descriptor of the image here.
 	Descriptor v1.Descriptor `json:"descriptor"`
@@ -96,6 +104,12 @@ type Item struct {
 	// Referrers are what refers to the image, and would be brought along.
 	Referrers []v1.Descriptor `json:"referrers,omitempty"`
 }
+
+// Here is its full name on the side that it comes from.
+func (i Item) Here() string { return path.Join(i.From, i.Source) }
+
+// There is its full name on the side that it goes to.
+func (i Item) There() string { return path.Join(i.Host, i.Target) }
 
 // Drifted reports whether there is anything to be done about it.
 func (i Item) Drifted() bool { return i.Change != Unchanged || len(i.Referrers) > 0 }
@@ -146,20 +160,19 @@ func Make(ctx context.Context, from berth.Registry, to []To, sel Selection) (*Pl
 	if err != nil {
 		return nil, err
 	}
-	all, err := choose(ctx, from, m.patterns, sel.MayBeNothing)
+	surveys, err := m.begin(ctx, to)
 	if err != nil {
 		return nil, err
 	}
-	if sel.Referrers {
-		if all, err = withCompanions(ctx, from, all); err != nil {
-			return nil, err
-		}
-	}
 	plan := &Plan{Items: []Item{}, trees: m.trees}
-	for _, place := range to {
-		if err := m.planFor(ctx, place, all, plan); err != nil {
+	for _, s := range surveys {
+		if err := s.look(ctx, func([]*surveyed) {}); err != nil {
 			return nil, err
 		}
+		for _, i := range s.items {
+			plan.Items = append(plan.Items, i.Item)
+		}
+		plan.Transfers = append(plan.Transfers, s.transfers...)
 	}
 	return plan, nil
 }
@@ -167,6 +180,7 @@ func Make(ctx context.Context, from berth.Registry, to []To, sel Selection) (*Pl
 // maker makes a plan.
 type maker struct {
 	from      berth.Registry
+	source    string // its host, if it has one
 	sel       Selection
 	patterns  []pattern
 	immutable []pattern
@@ -176,6 +190,9 @@ type maker struct {
 
 func newMaker(from berth.Registry, sel Selection) (*maker, error) {
 	m := &maker{from: from, sel: sel, trees: &trees{from: from, referrers: sel.Referrers, fresh: true}}
+	if named, ok := from.(interface{ Host() string }); ok {
+		m.source = named.Host()
+	}
 	var err error
 	if m.patterns, err = sel.read(); err != nil {
 		return nil, err
@@ -191,29 +208,37 @@ func newMaker(from berth.Registry, sel Selection) (*maker, error) {
 	return m, err
 }
 
-// planFor adds what would be done for one place.
-func (m *maker) planFor(ctx context.Context, to To, all []chosen, plan *Plan) error {
-	s := newSurvey(m, to)
-	if err := s.name(all); err != nil {
-		return err
+// begin finds the tags that are selected, and says what they are called at each place.
+func (m *maker) begin(ctx context.Context, to []To) ([]*survey, error) {
+	all, err := m.choose(ctx)
+	if err == nil && m.sel.Referrers {
+		all, err = withCompanions(ctx, m.from, all)
 	}
-	for _, step := range []func(context.Context) error{s.compare, s.follow, s.prune} {
-		if err := step(ctx); err != nil {
-			return err
+	if err != nil {
+		return nil, err
+	}
+	var surveys []*survey
+	for _, place := range to {
+		s := newSurvey(m, place)
+		if err := s.begin(ctx, all); err != nil {
+			return nil, err
 		}
+		surveys = append(surveys, s)
 	}
-	for _, item := range s.items {
-		plan.Items = append(plan.Items, *item.Item)
-	}
-	plan.Transfers = append(plan.Transfers, s.transfers...)
-	return nil
+	return surveys, nil
 }
 
-// target is what a tag is called at a place.
+// target is what a tag is called at a place. What was chosen by its digest alone has that there too.
 func (m *maker) target(to To, c chosen) (berth.Reference, error) {
-	ref, err := m.rename.name(c.repository, c.tag)
+	ref, err := m.rename.name(c.repository, cmp.Or(c.tag, noTag))
+	if c.tag == "" {
+		ref.Tag, ref.Digest = "", c.asked
+	}
 	if err == nil {
 		ref.Repository = path.Join(to.Prefix, ref.Repository)
 	}
 	return ref, err
 }
+
+// noTag stands for the tag of what has none, where a name is made.
+const noTag = "untagged"

@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
@@ -28,7 +30,8 @@ type Selection struct {
 	//	/^v[0-9]+$/    a regular expression, between slashes (package regexp)
 	//	>=1.2 <2       a range of versions, beginning with one of < > = ^ ~ (Semantic Versioning 2.0.0, with or without a v)
 	//
-	// A pattern that begins with ! takes away what those before it have selected.
+	// A pattern that begins with ! takes away what those before it have selected. REPOSITORY[:TAG]@DIGEST is one image,
+	// whatever the tag is here; there it gets that tag, or none.
 	Patterns []string
 	// Rename is what a tag is called there, made of text and of {repository}, {name}, which is the repository's last part, and
 	// {tag}. Empty: "{repository}:{tag}". A target's prefix is put before it.
@@ -53,7 +56,7 @@ type Selection struct {
 	MayBeNothing bool
 }
 
-// Matcher is what tells whether these patterns select a tag. No tag is looked at.
+// Matcher is what tells whether these patterns select a tag, whatever it says. No tag is looked at.
 //
 // Errors: those of Make for what is wrong with the selection.
 func (s Selection) Matcher(patterns []string) (func(repository, tag string) bool, error) {
@@ -62,7 +65,8 @@ func (s Selection) Matcher(patterns []string) (func(repository, tag string) bool
 	if err != nil {
 		return nil, err
 	}
-	return func(repository, tag string) bool { return selected(m.patterns, repository, tag) }, nil
+	moving := slices.DeleteFunc(m.patterns, func(p pattern) bool { return p.digest != "" })
+	return func(repository, tag string) bool { return selected(moving, repository, tag) }, nil
 }
 
 // pattern is one pattern, read.
@@ -70,7 +74,8 @@ type pattern struct {
 	text       string
 	repository string
 	tag        func(string) bool
-	exact      string // the tag, if it can be no other
+	exact      string        // the tag, if it can be no other
+	digest     digest.Digest // of the image, whatever the tag is there
 	not        bool
 }
 
@@ -91,6 +96,9 @@ func (s Selection) read() (patterns []pattern, err error) {
 func readPattern(text string) (p pattern, err error) {
 	p.text = text
 	rest, not := strings.CutPrefix(text, "!")
+	if strings.Contains(rest, "@") && !not {
+		return readPinned(text)
+	}
 	repository, tag, ok := strings.Cut(rest, ":")
 	p.repository, p.not = repository, not
 	if !ok {
@@ -109,6 +117,16 @@ func readPattern(text string) (p pattern, err error) {
 		p.exact = tag
 	}
 	return p, nil
+}
+
+// readPinned reads a pattern that is a reference with a digest.
+func readPinned(text string) (pattern, error) {
+	ref, err := berth.ParseReference(text)
+	if err != nil {
+		return pattern{}, fmt.Errorf("pattern %w", err)
+	}
+	is := func(tag string) bool { return tag == ref.Tag }
+	return pattern{text: text, repository: ref.Repository, tag: is, exact: ref.Tag, digest: ref.Digest}, nil
 }
 
 // readTags reads the part of a pattern that is about tags. What begins a range cannot begin a tag.
@@ -216,16 +234,22 @@ func (t template) origin(target, repository string) (tag string, ok bool) {
 	return match[t.inverse.SubexpIndex("tag")], true
 }
 
-// chosen is a tag here.
+// chosen is an image here. Without a digest that was asked for, it is what the tag says.
 type chosen struct {
 	repository, tag string
+	asked           digest.Digest
 	desc            v1.Descriptor
+}
+
+func (c chosen) String() string {
+	return berth.Reference{Repository: c.repository, Tag: c.tag, Digest: c.asked}.String()
 }
 
 // choose lists the tags that patterns select, each once, in the order of the patterns. A pattern that selects nothing is a
 // mistake.
-func choose(ctx context.Context, from berth.Registry, patterns []pattern, mayBeNothing bool) ([]chosen, error) {
-	s := &chooser{from: from, all: patterns, taken: map[string]bool{}}
+func (m *maker) choose(ctx context.Context) ([]chosen, error) {
+	patterns := m.patterns
+	s := &chooser{from: m.from, all: patterns, taken: map[string]bool{}}
 	matched := make([]bool, len(patterns))
 	for i, p := range patterns {
 		if p.not {
@@ -237,19 +261,27 @@ func choose(ctx context.Context, from berth.Registry, patterns []pattern, mayBeN
 		}
 		matched[i] = s.matched
 	}
-	there, err := resolveAll(ctx, from, s.chosen)
+	there, err := resolveAll(ctx, m.from, s.chosen)
 	if err != nil {
 		return nil, err
 	}
 	for i, p := range patterns {
-		if !p.not && !matched[i] && !mayBeNothing && !slices.ContainsFunc(there, p.isOf) {
-			return nil, fmt.Errorf("pattern %q: %w; berth ls shows what there is", p.text, ErrNothing)
+		if !p.not && !matched[i] && !m.sel.MayBeNothing && !slices.ContainsFunc(there, p.isOf) {
+			return nil, fmt.Errorf("pattern %q: %w; berth ls%s shows what there is", path.Join(m.source, p.text), ErrNothing, m.listed(p))
 		}
 	}
 	return there, nil
 }
 
-func (p pattern) isOf(c chosen) bool { return p.matches(c.repository, c.tag) }
+// listed is what berth ls has to be told to list what a pattern could have meant.
+func (m *maker) listed(p pattern) string {
+	if m.source == "" || berth.ValidateRepository(p.repository) != nil {
+		return ""
+	}
+	return " " + path.Join(m.source, p.repository)
+}
+
+func (p pattern) isOf(c chosen) bool { return p.digest == c.asked && p.matches(c.repository, c.tag) }
 
 type chooser struct {
 	from    berth.Registry
@@ -277,8 +309,8 @@ func (s *chooser) match(ctx context.Context, p pattern) error {
 
 // matchTags takes the tags of one repository. Whether there is one that is named is seen when it is resolved, if it is.
 func (s *chooser) matchTags(ctx context.Context, name string, p pattern) error {
-	if p.exact != "" {
-		s.matched = !s.take(name, p.exact) || s.matched
+	if p.exact != "" || p.digest != "" {
+		s.matched = !s.take(chosen{repository: name, tag: p.exact, asked: p.digest}) || s.matched
 		return nil
 	}
 	repo, err := s.from.Repository(name)
@@ -292,23 +324,29 @@ func (s *chooser) matchTags(ctx context.Context, name string, p pattern) error {
 		if err != nil {
 			return err
 		}
-		if p.tag(tag) {
+		if p.tag(tag) && !holdsReferrers(tag) {
 			s.matched = true
-			s.take(name, tag)
+			s.take(chosen{repository: name, tag: tag})
 		}
 	}
 	return nil
 }
 
+// holdsReferrers reports whether a tag is one that lists what refers to an image, where the registry cannot (OCI distribution
+// specification, "Referrers Tag Schema"). Who wants them gets them without it.
+func holdsReferrers(tag string) bool {
+	algorithm, hex, ok := strings.Cut(tag, "-")
+	return ok && digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex).Validate() == nil
+}
+
 // take adds a tag, and reports whether it is selected.
-func (s *chooser) take(repository, tag string) bool {
-	name := repository + ":" + tag
-	if !selected(s.all, repository, tag) {
+func (s *chooser) take(c chosen) bool {
+	if !selected(s.all, c.repository, c.tag) {
 		return false
 	}
-	if !s.taken[name] {
+	if name := c.String(); !s.taken[name] {
 		s.taken[name] = true
-		s.chosen = append(s.chosen, chosen{repository: repository, tag: tag})
+		s.chosen = append(s.chosen, c)
 	}
 	return true
 }
@@ -324,8 +362,11 @@ func resolveAll(ctx context.Context, from berth.Registry, all []chosen) ([]chose
 			if err != nil {
 				return err
 			}
-			c.desc, err = repo.Resolve(ctx, c.tag)
-			_, err = found(err, berth.ErrManifestUnknown)
+			desc, err := repo.Resolve(ctx, cmp.Or(string(c.asked), c.tag))
+			there, err := found(err, berth.ErrManifestUnknown)
+			if there {
+				c.desc = desc
+			}
 			return err
 		})
 	}

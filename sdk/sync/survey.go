@@ -1,14 +1,9 @@
 package sync
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"path"
-	"slices"
-	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -20,30 +15,31 @@ import (
 	"github.com/berthoci/berth/sdk/remote"
 )
 
-// ErrTooMany is the error for more tags that would be removed than may be.
-var ErrTooMany = errors.New("too many tags would be removed")
-
 // survey is a plan for one place in the making.
 type survey struct {
 	*maker
 	to     To
 	memory *Memory
-	items  []surveyed
+	items  []*surveyed
+	images [][]*surveyed  // the items, by what they are here and where they go
+	gone   []*surveyed    // items that are there alone
+	expect func(Transfer) // is told how a blob is to come, as soon as that is known
 
 	repositories map[string]*remote.Repository
 	fresh        map[string]bool // there is no such repository there
 
 	mu        sync.Mutex // guards the fields below
 	transfers []Transfer
-	planned   map[blobAt]bool
+	decided   map[blobAt]chan struct{} // closed when it is known how a blob comes
 	holders   map[digest.Digest]string // who has or gets a blob first
 }
 
 // surveyed is an item, and what it came from.
 type surveyed struct {
-	*Item
+	Item
 	chosen
 	ref berth.Reference // there
+	at  int             // its place among the items
 }
 
 // blobAt is a blob in a repository.
@@ -54,9 +50,9 @@ type blobAt struct {
 
 func newSurvey(m *maker, to To) *survey {
 	s := &survey{
-		maker: m, to: to, memory: to.Memory,
+		maker: m, to: to, memory: to.Memory, expect: func(Transfer) {},
 		repositories: map[string]*remote.Repository{}, fresh: map[string]bool{},
-		planned: map[blobAt]bool{}, holders: map[digest.Digest]string{},
+		decided: map[blobAt]chan struct{}{}, holders: map[digest.Digest]string{},
 	}
 	if s.memory == nil {
 		s.memory = &Memory{}
@@ -64,52 +60,50 @@ func newSurvey(m *maker, to To) *survey {
 	return s
 }
 
+// begin does what comes before any image is looked at.
+func (s *survey) begin(ctx context.Context, all []chosen) error {
+	if err := s.name(all); err != nil {
+		return err
+	}
+	if err := s.findFresh(ctx); err != nil {
+		return err
+	}
+	return s.prune(ctx)
+}
+
 // name says what the tags are called there.
 func (s *survey) name(all []chosen) error {
 	sources := map[string]string{}
+	images := map[string]int{}
 	for _, c := range all {
 		ref, err := s.target(s.to, c)
 		if err != nil {
 			return err
 		}
-		target, source := ref.Repository+":"+ref.Tag, c.repository+":"+c.tag
-		if other := sources[target]; other != "" {
-			return fmt.Errorf("%s and %s would both be %s/%s: %w", other, source, s.to.Registry.Host(), target, berth.ErrTagInvalid)
+		i := &surveyed{Item: Item{Host: s.to.Registry.Host(), Target: ref.String(), From: s.source, Source: c.String(), Descriptor: c.desc}, chosen: c, ref: ref}
+		if other := sources[i.Target]; other != "" {
+			return fmt.Errorf("%s and %s would both be %s: %w", other, i.Source, i.There(), berth.ErrTagInvalid)
 		}
-		sources[target] = source
+		sources[i.Target] = i.Source
 		if s.repositories[ref.Repository] == nil {
 			if s.repositories[ref.Repository], err = s.to.Registry.Open(ref.Repository); err != nil {
 				return err
 			}
 		}
-		item := &Item{Host: s.to.Registry.Host(), Target: target, Source: source, Descriptor: c.desc}
-		s.items = append(s.items, surveyed{item, c, ref})
+		s.add(i)
+		key := fmt.Sprint(c.repository, "@", c.desc.Digest, " ", ref.Repository)
+		if _, known := images[key]; !known {
+			images[key] = len(s.images)
+			s.images = append(s.images, nil)
+		}
+		s.images[images[key]] = append(s.images[images[key]], i)
 	}
 	return nil
 }
 
-// compare asks what the tags are there.
-func (s *survey) compare(ctx context.Context) error {
-	if err := s.findFresh(ctx); err != nil {
-		return err
-	}
-	return s.each(ctx, func(ctx context.Context, i surveyed) error {
-		if err := s.choosePlatform(ctx, i); err != nil {
-			i.Change, i.Reason = Refused, err.Error()
-			return nil
-		}
-		return s.compareOne(ctx, i)
-	})
-}
-
-// each does something for all items, many at once.
-func (s *survey) each(ctx context.Context, do func(context.Context, surveyed) error) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(looking)
-	for _, i := range s.items {
-		group.Go(func() error { return do(ctx, i) })
-	}
-	return group.Wait()
+func (s *survey) add(i *surveyed) {
+	i.at = len(s.items)
+	s.items = append(s.items, i)
 }
 
 // findFresh finds the repositories that are not there, about whose tags nobody needs to be asked, one by one. One to which
@@ -134,20 +128,67 @@ func (s *survey) findFresh(ctx context.Context) error {
 	return nil
 }
 
+// look finds out what would be done, many images at once. ready is called when that is known of all tags of an image, from
+// several goroutines.
+func (s *survey) look(ctx context.Context, ready func([]*surveyed)) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(looking)
+	for _, tags := range s.images {
+		group.Go(func() error {
+			err := s.lookAt(ctx, tags)
+			if err == nil {
+				ready(tags)
+			}
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// lookAt finds out what would be done about the tags of one image.
+func (s *survey) lookAt(ctx context.Context, tags []*surveyed) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := s.choosePlatform(ctx, tags); err != nil {
+		return refuse(ctx, tags, err)
+	}
+	group, each := errgroup.WithContext(ctx)
+	group.SetLimit(looking)
+	for _, i := range tags {
+		group.Go(func() error { return s.compare(each, i) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return s.follow(ctx, tags)
+}
+
+// refuse says of tags that they cannot be brought, unless the whole is at its end.
+func refuse(ctx context.Context, tags []*surveyed, err error) error {
+	for _, i := range tags {
+		i.Change, i.Reason = Refused, err.Error()
+	}
+	return ctx.Err()
+}
+
 // choosePlatform replaces an index by what is wanted of it.
-func (s *survey) choosePlatform(ctx context.Context, i surveyed) error {
-	if len(s.sel.Platforms) == 0 || manifest.KindOf(i.Descriptor.MediaType) != manifest.Index {
+func (s *survey) choosePlatform(ctx context.Context, tags []*surveyed) error {
+	desc := tags[0].chosen.desc
+	if len(s.sel.Platforms) == 0 || manifest.KindOf(desc.MediaType) != manifest.Index {
 		return nil
 	}
 	if len(s.sel.Platforms) > 1 || s.sel.Sparse {
-		i.Platforms = s.sel.Platforms
+		for _, i := range tags {
+			i.Platforms = s.sel.Platforms
+		}
 		return nil
 	}
-	repo, err := s.from.Repository(i.repository)
+	repo, err := s.from.Repository(tags[0].repository)
 	if err != nil {
 		return err
 	}
-	m, err := repo.FetchManifest(ctx, string(i.Descriptor.Digest), nil)
+	m, err := repo.FetchManifest(ctx, string(desc.Digest), nil)
 	if err != nil {
 		return err
 	}
@@ -156,23 +197,37 @@ func (s *survey) choosePlatform(ctx context.Context, i surveyed) error {
 		return err
 	}
 	child, err := manifest.Select(doc, s.sel.Platforms[0])
-	i.Descriptor = v1.Descriptor{MediaType: child.MediaType, Digest: child.Digest, Size: child.Size}
+	for _, i := range tags {
+		i.replace(v1.Descriptor{MediaType: child.MediaType, Digest: child.Digest, Size: child.Size})
+	}
 	return err
 }
 
-// compareOne asks what one tag is there. One that never changes, and was brought, is not asked about.
-func (s *survey) compareOne(ctx context.Context, i surveyed) error {
-	fixed := anyOf(s.immutable, i.repository, i.tag)
+// replace makes another image of it.
+func (i *surveyed) replace(by v1.Descriptor) {
+	i.Descriptor = by
+	if i.ref.Tag == "" {
+		i.ref.Digest = by.Digest
+		i.Target = i.ref.String()
+	}
+}
+
+// compare asks what one tag is there. One that never changes, and was brought, is not asked about.
+func (s *survey) compare(ctx context.Context, i *surveyed) error {
+	fixed := i.tag != "" && anyOf(s.immutable, i.repository, i.tag)
 	remembered := s.memory.tag(i.ref.Repository, i.ref.Tag)
 	switch {
 	case fixed && remembered == i.Descriptor.Digest:
 		i.Was = remembered
 	case !s.fresh[i.ref.Repository]:
-		there, err := s.repositories[i.ref.Repository].Resolve(ctx, i.ref.Tag)
-		if _, err := found(err, berth.ErrManifestUnknown); err != nil {
-			return fmt.Errorf("%s/%s: %w", i.Host, i.Target, err)
+		now, err := s.repositories[i.ref.Repository].Resolve(ctx, i.wanted())
+		there, err := found(err, berth.ErrManifestUnknown)
+		if err != nil {
+			return fmt.Errorf("%s: %w", i.There(), err)
 		}
-		i.Was = there.Digest
+		if there {
+			i.Was = now.Digest
+		}
 		if remembered != "" && remembered != i.Was {
 			s.memory.forget(i.ref.Repository) // somebody else has been there
 		}
@@ -190,38 +245,50 @@ func (s *survey) compareOne(ctx context.Context, i surveyed) error {
 	return nil
 }
 
-// follow looks for what the items need.
-func (s *survey) follow(ctx context.Context) error {
-	return s.each(ctx, func(ctx context.Context, i surveyed) error {
-		if i.Change == Refused || i.Change == Unchanged && !s.sel.Referrers {
-			return nil
-		}
-		if i.Change == Unchanged {
-			if alone, err := s.alone(ctx, i); err != nil || alone {
-				return err
-			}
-		}
-		root, err := s.trees.of(ctx, i.repository, i.Descriptor, i.Platforms)
-		if err != nil && ctx.Err() == nil {
-			i.Change, i.Reason = Refused, err.Error()
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if i.Referrers, err = s.missing(ctx, i.ref.Repository, root); err != nil {
-			return err
-		}
-		return s.blobs(ctx, i, root)
-	})
+// wanted is what is asked about there: the tag, or the digest of what has none.
+func (i *surveyed) wanted() string {
+	if i.ref.Tag != "" {
+		return i.ref.Tag
+	}
+	return string(i.Descriptor.Digest)
 }
 
-// alone reports whether nothing is to be done for an image that is there. Tags of one image ask once.
-func (s *survey) alone(ctx context.Context, i surveyed) (bool, error) {
-	if !s.claim("image in "+i.ref.Repository, i.Descriptor) {
-		return true, nil
+// follow looks for what an image needs. What refers to it comes with a tag that changes, else with the first of them all.
+func (s *survey) follow(ctx context.Context, tags []*surveyed) error {
+	for _, change := range []func(Change) bool{
+		func(c Change) bool { return c == New || c == Moves },
+		func(c Change) bool { return c == Unchanged && s.sel.Referrers },
+	} {
+		var some []*surveyed
+		for _, i := range tags {
+			if change(i.Change) {
+				some = append(some, i)
+			}
+		}
+		if len(some) > 0 {
+			return s.followOne(ctx, some)
+		}
 	}
-	return s.trees.alone(ctx, i.repository, i.Descriptor)
+	return nil
+}
+
+func (s *survey) followOne(ctx context.Context, tags []*surveyed) error {
+	i := tags[0]
+	if i.Change == Unchanged {
+		if alone, err := s.trees.alone(ctx, i.repository, i.Descriptor); err != nil || alone {
+			return err
+		}
+	}
+	root, err := s.trees.of(ctx, i.repository, i.Descriptor, i.Platforms)
+	if err != nil {
+		return refuse(ctx, tags, err)
+	}
+	missing, err := s.missing(ctx, i.ref.Repository, root)
+	if err != nil {
+		return err
+	}
+	i.Referrers = missing
+	return s.blobs(ctx, i, root)
 }
 
 // missing are the referrers of an image that are not there.
@@ -246,8 +313,9 @@ func (s *survey) missing(ctx context.Context, repository string, root *tree) (al
 	return all, err
 }
 
-// blobs plans how those of an image come. Of an image that is there only those of what refers to it are needed.
-func (s *survey) blobs(ctx context.Context, i surveyed, root *tree) error {
+// blobs plans how those of an image come, and returns when that is known of all of them. Of an image that is there only those
+// of what refers to it are needed.
+func (s *survey) blobs(ctx context.Context, i *surveyed, root *tree) error {
 	wanted := map[digest.Digest]bool{}
 	for _, r := range i.Referrers {
 		wanted[r.Digest] = true
@@ -260,49 +328,63 @@ func (s *survey) blobs(ctx context.Context, i surveyed, root *tree) error {
 	})
 	group, ctx := errgroup.WithContext(ctx)
 	for _, desc := range all {
-		if s.claim(i.ref.Repository, desc) {
-			group.Go(func() error { return s.blob(ctx, i.ref.Repository, desc) })
-		}
+		decided, mine := s.claim(i.ref.Repository, desc)
+		group.Go(func() error {
+			if mine {
+				defer close(decided)
+				return s.blob(ctx, i.ref.Repository, desc)
+			}
+			select {
+			case <-decided:
+			case <-ctx.Done():
+			}
+			return ctx.Err()
+		})
 	}
 	return group.Wait()
 }
 
-// claim reports whether nobody has looked for a blob yet.
-func (s *survey) claim(repository string, desc v1.Descriptor) bool {
+// claim says what is closed when it is known how a blob comes, and whether nobody has looked for it yet.
+func (s *survey) claim(repository string, desc v1.Descriptor) (decided chan struct{}, mine bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := blobAt{repository, desc.Digest}
-	if s.planned[key] {
-		return false
+	if decided = s.decided[key]; decided != nil {
+		return decided, false
 	}
-	s.planned[key] = true
-	return true
+	s.decided[key] = make(chan struct{})
+	return s.decided[key], true
 }
 
 // blob plans how one blob comes to a repository.
 func (s *survey) blob(ctx context.Context, repository string, desc v1.Descriptor) error {
 	t := Transfer{Host: s.to.Registry.Host(), Repository: repository, Descriptor: bare(desc), Action: Sent}
-	if s.memory.hasBlob(repository, desc) {
-		t.Action = Existing
-		s.add(t)
-		return nil
+	holder := ""
+	there := s.memory.hasBlob(repository, desc)
+	if !there {
+		holder = s.holder(repository, desc)
 	}
-	if holder := s.holder(repository, desc); holder != "" {
-		t.Action, t.From = Mounted, holder
-		s.add(t)
-		return nil
-	}
-	if !s.fresh[repository] {
-		there, err := hasBlob(ctx, s.repositories[repository], desc)
-		if err != nil {
+	if !there && holder == "" && !s.fresh[repository] {
+		var err error
+		if there, err = hasBlob(ctx, s.repositories[repository], desc); err != nil {
 			return fmt.Errorf("%s/%s@%s: %w", t.Host, repository, desc.Digest, err)
 		}
 		if there {
-			t.Action = Existing
 			s.memory.noteBlob(repository, desc)
 		}
 	}
-	s.add(t)
+	switch {
+	case there:
+		t.Action = Existing
+	case holder != "":
+		t.Action, t.From = Mounted, holder
+	case keeps(s.to.Registry, desc):
+		t.Action = Mounted
+	}
+	s.expect(t)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.transfers = append(s.transfers, t)
 	return nil
 }
 
@@ -326,53 +408,4 @@ func (s *survey) holder(repository string, desc v1.Descriptor) string {
 		return ""
 	}
 	return holder
-}
-
-func (s *survey) add(t Transfer) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.transfers = append(s.transfers, t)
-}
-
-const defaultPruneMax = 10
-
-// prune finds the tags that are there, and would have been brought if they were here.
-func (s *survey) prune(ctx context.Context) error {
-	if !s.sel.Prune {
-		return nil
-	}
-	sources, kept := map[string]string{}, map[string]bool{}
-	for _, i := range s.items {
-		sources[i.ref.Repository], kept[i.Target] = i.repository, true
-	}
-	var gone []surveyed
-	for _, name := range slices.Sorted(maps.Keys(sources)) {
-		for tag, err := range s.repositories[name].Tags(ctx, "") {
-			if errors.Is(err, berth.ErrNameUnknown) {
-				break
-			}
-			if err != nil {
-				return err
-			}
-			target := name + ":" + tag
-			if kept[target] || !s.wouldBe(sources[name], target) {
-				continue
-			}
-			gone = append(gone, surveyed{Item: &Item{Host: s.to.Registry.Host(), Target: target, Change: Removed}})
-		}
-	}
-	if most := cmp.Or(s.sel.PruneMax, defaultPruneMax); len(gone) > most {
-		return fmt.Errorf("%w: %d, the first of them %s, and the bound is %d; raise it if that is meant", ErrTooMany, len(gone), gone[0].Target, most)
-	}
-	s.items = append(s.items, gone...)
-	return nil
-}
-
-// wouldBe reports whether a tag there is what the selection would make of one here.
-func (s *survey) wouldBe(repository, target string) bool {
-	if s.to.Prefix != "" {
-		target = strings.TrimPrefix(target, path.Clean(s.to.Prefix)+"/")
-	}
-	tag, ok := s.rename.origin(target, repository)
-	return ok && selected(s.patterns, repository, tag)
 }

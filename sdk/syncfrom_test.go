@@ -1,0 +1,142 @@
+package sdk_test
+
+import (
+	"strings"
+	"testing"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/sdk"
+	"github.com/berthoci/berth/sdk/source"
+	"github.com/berthoci/berth/sdk/sync"
+)
+
+// stocked is a registry on the network that has app/one:v1, app/two:v1 and base:latest, with one image.
+func stocked(t *testing.T) (host string, image v1.Descriptor) {
+	t.Helper()
+	noLogin(t)
+	host = serveRemote(t, nil)
+	from := open(t, sdk.Options{})
+	image = push(t, from, "one", "app/one:v1")
+	push(t, from, "one", "app/two:v1")
+	push(t, from, "one", "base")
+	_, err := from.Sync(t.Context(), &sdk.SyncOptions{To: host, Patterns: []string{"**"}})
+	must(t, err)
+	return host, image
+}
+
+func into(references ...string) *sdk.SyncFromOptions {
+	return &sdk.SyncFromOptions{References: references, Selection: sync.Selection{Referrers: true}}
+}
+
+func TestSyncFromBringsImagesIntoTheLayout(t *testing.T) {
+	host, image := stocked(t)
+	registry := open(t, sdk.Options{})
+	opts := into("docker://"+host+"/app/**:v1", host+"/base")
+	plan, err := registry.PlanSyncFrom(t.Context(), opts)
+	if err != nil || len(plan.Drift()) != 3 || plan.Items[0].From != host || plan.Items[0].Host != "" {
+		t.Fatalf("got %+v, %v", plan, err)
+	}
+	report, err := registry.SyncFrom(t.Context(), opts)
+	must(t, err)
+	var done []string
+	for _, r := range report.Items {
+		done = append(done, r.Here()+" "+r.There())
+		got, err := registry.Resolve(t.Context(), r.Target)
+		if err != nil || got.Digest != image.Digest {
+			t.Errorf("%s is %v, %v", r.Target, got, err)
+		}
+	}
+	wantEqual(t, "what came", done, []string{host + "/app/one:v1 app/one:v1", host + "/app/two:v1 app/two:v1", host + "/base:latest base:latest"})
+	if report.Total.Sent != 5 || report.Total.Mounted != 4 { // two blobs once, and a manifest for each repository
+		t.Errorf("got %+v", report.Total)
+	}
+	again, err := registry.SyncFrom(t.Context(), opts)
+	if err != nil || again.Total != (sync.Stats{}) {
+		t.Errorf("got %+v, %v", again, err)
+	}
+}
+
+func TestSyncFromFetchesNothingThatTheLayoutHas(t *testing.T) {
+	host, _ := stocked(t)
+	registry := open(t, sdk.Options{})
+	push(t, registry, "one", "here/already:v1")
+	opts := into(host + "/app/one:v1")
+	opts.Prefix, opts.Selection.Rename = "mirror", "{name}:{tag}-x"
+	plan, err := registry.PlanSyncFrom(t.Context(), opts)
+	if err != nil || plan.Bytes() != 0 {
+		t.Errorf("got %+v, %v", plan, err)
+	}
+	report, err := registry.SyncFrom(t.Context(), opts)
+	if err != nil || report.Total.Bytes != 0 || report.Total.Mounted != 2 || report.Items[0].There() != "mirror/one:v1-x" {
+		t.Errorf("got %+v, %v", report, err)
+	}
+}
+
+func TestSyncFromBringsSomePlatforms(t *testing.T) {
+	noLogin(t)
+	host := serveRemote(t, nil)
+	from := open(t, sdk.Options{})
+	platforms := []v1.Platform{{OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64"}, {OS: "linux", Architecture: "s390x"}}
+	var images []source.Image
+	for _, platform := range platforms {
+		images = append(images, source.Image{Platform: platform})
+	}
+	built := source.Build(nil, images...)
+	defer built.Close()
+	_, err := from.Push(t.Context(), built, "app:v1", nil)
+	must(t, err)
+	_, err = from.Sync(t.Context(), &sdk.SyncOptions{To: host, Patterns: []string{"app"}})
+	must(t, err)
+
+	some := into(host + "/app:v1")
+	some.Selection.Platforms = platforms[:2]
+	_, err = open(t, sdk.Options{}).SyncFrom(t.Context(), some)
+	wantErr(t, "a sparse index, which the layout does not take", err, berth.ErrUnsupported)
+	sparse := open(t, sdk.Options{AllowMissing: true})
+	_, err = sparse.SyncFrom(t.Context(), some)
+	must(t, err)
+	for i, platform := range platforms {
+		_, err := sparse.Config(t.Context(), "app:v1", &sdk.InspectOptions{Platform: "linux/" + platform.Architecture})
+		if there := err == nil; there != (i < 2) {
+			t.Errorf("%s is there: %v, %v", platform.Architecture, there, err)
+		}
+	}
+	one := into(host + "/app:v1")
+	one.Selection.Platforms = platforms[1:2]
+	registry := open(t, sdk.Options{})
+	report, err := registry.SyncFrom(t.Context(), one)
+	must(t, err)
+	if m := report.Items[0].Descriptor; m.MediaType != v1.MediaTypeImageManifest {
+		t.Errorf("one platform came as %s", m.MediaType)
+	}
+}
+
+func TestSyncFromErrors(t *testing.T) {
+	host, _ := stocked(t)
+	other, _ := stocked(t)
+	registry := open(t, sdk.Options{})
+	for what, c := range map[string]struct {
+		references []string
+		err        error
+		says       string
+	}{
+		"nothing":                   {nil, sync.ErrNothing, "docker://"},
+		"what has no host":          {[]string{"localhost"}, berth.ErrNameInvalid, "localhost"},
+		"what is no name":           {[]string{host + "/App"}, berth.ErrNameInvalid, "App"},
+		"what is not there":         {[]string{host + "/app/one:v9"}, sync.ErrNothing, host + "/app/one:v9"},
+		"a repository of two hosts": {[]string{host + "/base", other + "/base"}, berth.ErrNameInvalid, other + "/base"},
+		"nothing but an exclusion":  {[]string{"!" + host + "/base"}, sync.ErrNothing, ""},
+		"plain http beyond here":    {[]string{"http://registry.example.com/app"}, berth.ErrNameInvalid, "http"},
+	} {
+		_, err := registry.SyncFrom(t.Context(), into(c.references...))
+		wantErr(t, what, err, c.err)
+		if err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v does not name %s", what, err, c.says)
+		}
+	}
+	if got := tags(t, registry, "base"); len(got) != 1 {
+		t.Errorf("the first of two that cannot both come has the tags %q", got)
+	}
+}
