@@ -9,7 +9,8 @@
 // A registry that wants authentication answers 401 with one or more challenges (RFC 9110, 11.6.1).
 // Bearer is preferred to Basic, whatever their order, and of several the first one that can be
 // answered is; where that is none, the 401 is the response. What a host demanded is remembered, so
-// that later requests are authorised before they are sent. A password is sent to a registry only after
+// that later requests are authorised before they are sent; of those that come first, one goes ahead to hear
+// it, for a second at most. A password is sent to a registry only after
 // that has asked for Basic.
 //
 // A 401 to a token that was kept from earlier gets a new token and sends the request again, once, if

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"net/url"
 	"slices"
 	"sync"
@@ -21,6 +22,53 @@ type origin struct {
 	kept      uint64     // how many tokens were ever kept
 	getRealm  string     // the realm that took an identity token by GET and not by POST
 	refreshes map[refreshKey]*refresh
+	met       bool          // a request was answered
+	scout     chan struct{} // closed when the first request is back; nil: there is none under way
+}
+
+// scoutTime is how long the first request to a host holds back the others.
+const scoutTime = time.Second
+
+// meet lets one request go ahead to a host that has not said yet whether it wants authorisation: what the others would be told too
+// is asked once. Its sender calls back.
+func (o *origin) meet(ctx context.Context) {
+	timer := time.NewTimer(scoutTime)
+	defer timer.Stop()
+	for {
+		under := o.begin()
+		if under == nil {
+			return
+		}
+		select {
+		case <-under:
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// begin returns what is closed when the first request is back, or nil where there is nothing to wait for.
+func (o *origin) begin() (under chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.met || o.scout != nil {
+		return o.scout
+	}
+	o.scout = make(chan struct{})
+	return nil
+}
+
+// back notes that a request is back, and whether the host has answered it.
+func (o *origin) back(answered bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.met = o.met || answered
+	if o.scout != nil {
+		close(o.scout)
+		o.scout = nil
+	}
 }
 
 // token is an access token, and what it serves.

@@ -102,14 +102,19 @@ func (t *Transport) CloseIdleConnections() {
 // attempt sends req, and again if what the answer demands can be given. The grant is what the last of
 // them was sent with.
 func (t *Transport) attempt(req *http.Request, o *origin) (*http.Response, grant, error) {
+	if !retry.HasBody(req) { // it may take long
+		o.meet(req.Context())
+	}
 	g, err := t.first(req.Context(), o)
 	if err != nil {
+		o.back(false)
 		retry.CloseBody(req)
 		return nil, g, err
 	}
 	ctx, way := watch(req.Context(), req.URL)
 	resp, err := t.send(ctx, req, g.header)
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+		o.back(err == nil || req.Context().Err() == nil)
 		return resp, g, err
 	}
 	return t.answer(req, resp, o, g, way.reach())
@@ -133,6 +138,7 @@ func (t *Transport) first(ctx context.Context, o *origin) (grant, error) {
 func (t *Transport) answer(req *http.Request, resp *http.Response, o *origin, used grant, from reach) (*http.Response, grant, error) {
 	o.forget(used.token)
 	d, err := t.understand(req.URL, resp.Header, o, from)
+	o.back(true)
 	if err != nil {
 		resp.Body.Close()
 		return nil, used, err
