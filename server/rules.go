@@ -1,14 +1,13 @@
 package server
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
+	"github.com/berthoci/berth/internal/strictyaml"
 )
 
 // Rules say who may do what, for an [Issuer]. What no rule allows is not allowed; their order does not
@@ -83,13 +82,8 @@ func ParseRules(file io.Reader) (Rules, error) {
 		return nil, fmt.Errorf("it has more than %d KiB; repositories can be named by patterns", maxRules>>10)
 	}
 	var parsed struct{ Rules Rules }
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	decoder.KnownFields(true)
-	if err := decoder.Decode(&parsed); err != nil && !errors.Is(err, io.EOF) {
-		return nil, yamlFault(err)
-	}
-	if err := decoder.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
-		return nil, errors.New("it has more than one YAML document; keep the first")
+	if err := strictyaml.Decode(data, &parsed, ruleFields); err != nil {
+		return nil, err
 	}
 	if len(parsed.Rules) == 0 {
 		return nil, errors.New(`no rule in it; write "rules:" and below it a list, like "- {users: [ada], repositories: ['**'], actions: ['*']}"`)
@@ -97,21 +91,8 @@ func ParseRules(file io.Reader) (Rules, error) {
 	return parsed.Rules, parsed.Rules.Validate()
 }
 
-var unknownField = lazily(`^(line \d+): field (.*) not found in type .*`)
-
-// yamlFault makes one line of what the YAML parser says, in the words of an access file.
-func yamlFault(err error) error {
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	var several *yaml.TypeError
-	if errors.As(err, &several) && len(several.Errors) > 0 {
-		text = several.Errors[0]
-	}
-	if match := unknownField().FindStringSubmatch(text); match != nil {
-		return fmt.Errorf(`%s: there is no field %.40q; a file has rules, and a rule has users, anonymous, repositories, actions, catalog and classes`, match[1], match[2])
-	}
-	text = strings.NewReplacer("into []string", "where a list is wanted, like [pull, push]", "into server.", "where there should be ").Replace(text)
-	return fmt.Errorf("%.200s", strings.Join(strings.Fields(text), " "))
-}
+// ruleFields are what a file of rules can have.
+const ruleFields = "a file has rules, and a rule has users, anonymous, repositories, actions, catalog and classes"
 
 // Validate says what is wrong with a rule, the first of those where something is, by its number from 1.
 func (rs Rules) Validate() error {

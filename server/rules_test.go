@@ -35,7 +35,7 @@ func TestParseRulesRefuses(t *testing.T) {
 		who + "users: [bob]":                    "line 3",
 		who + "catalog: maybe":                  "line 3",
 		who + "catalog: true\n---\nrules: []\n": "more than one YAML document",
-		who + "repositories: app/**":            "line 3: cannot unmarshal !!str `app/**` where a list is wanted",
+		who + "repositories: app/**":            "line 3: `app/**` is not a list, like [pull, push]",
 		who + "repositories: ['app/**']":        `rule 1: "repositories" and "actions" go together`,
 		who + "actions: [pull]":                 `rule 1: "repositories" and "actions" go together`,
 		"rules:\n  - users: [ada]\n":            "rule 1: it allows nothing",

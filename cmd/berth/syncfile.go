@@ -1,21 +1,19 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/berthoci/berth/internal/smallfile"
+	"github.com/berthoci/berth/internal/strictyaml"
 	"github.com/berthoci/berth/sdk"
 )
 
-// syncFile is the file of berth sync -f. What it does not know is refused, so that no slip of the finger changes what is meant.
+// syncFile is the file of berth sync -f.
 type syncFile struct {
 	Version           int         `yaml:"version"`
 	PlainHTTP         []string    `yaml:"plain-http"`
@@ -52,16 +50,18 @@ func (o *oneOrMore) UnmarshalYAML(node *yaml.Node) error {
 
 const maxSyncFile = 4 << 20
 
+// syncFields are what a file can have.
+const syncFields = "a file has version, plain-http, requests, requests-per-second and sync, and a sync has to, tags, rename, " +
+	"platforms, sparse, immutable, referrers, prune, prune-max and verify"
+
 func readSyncFile(path string) (*syncFile, error) {
 	data, err := smallfile.Read(path, maxSyncFile)
 	if err != nil {
 		return nil, err
 	}
 	file := &syncFile{}
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	decoder.KnownFields(true)
-	if err := decoder.Decode(file); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%s: %s", path, oneLine(err))
+	if err := strictyaml.Decode(data, file, syncFields); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	switch {
 	case file.Version != 1:
@@ -70,16 +70,6 @@ func readSyncFile(path string) (*syncFile, error) {
 		return nil, fmt.Errorf("%s: there is nothing to do: sync is a list of what goes where", path)
 	}
 	return file, nil
-}
-
-// oneLine is what the YAML parser says, without its own words and types.
-func oneLine(err error) string {
-	var several *yaml.TypeError
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	if errors.As(err, &several) {
-		text = strings.Join(several.Errors, "; ")
-	}
-	return strings.NewReplacer("in type main.syncFile", "here", "in type main.syncEntry", "of a sync", "\n", " ").Replace(text)
 }
 
 // flags are those that an entry stands for.
