@@ -26,6 +26,11 @@
 // straight to the registry: they are never written down, never fail and are never slow, and need no password. Only a
 // reference that begins with a host is one for that host, here too.
 //
+// # Two registries
+//
+// What goes from one registry to another is tested with two of them: the one's [sdk.Registry.Sync] goes to the other's
+// Host, where it is written down, fails and has to log in like anybody.
+//
 // # Concurrency
 //
 // All methods of Registry may run at once, also while requests are under way. Those that fail the test, which are New,
@@ -56,6 +61,8 @@ type Options struct {
 	Launcher host.Launcher
 	// AllowMissing takes images and indexes whose children are missing.
 	AllowMissing bool
+	// Credentials are those that the test itself uses with other registries, as in a sync to one of them. Nil: none.
+	Credentials auth.CredentialFunc
 }
 
 // Registry is a registry that ends with its test. What it has of [sdk.Registry] is for the test itself.
@@ -97,7 +104,10 @@ func NewWith(tb testing.TB, opts *Options) *Registry {
 func (o *Options) serving(tb testing.TB) *sdk.Options {
 	opts := &sdk.Options{
 		Layout: o.Layout, Launcher: o.Launcher, AllowMissing: o.AllowMissing,
-		Private: true, IdleTimeout: -1, Credentials: none,
+		Private: true, IdleTimeout: -1, Credentials: o.Credentials,
+	}
+	if opts.Credentials == nil {
+		opts.Credentials = none
 	}
 	if opts.Layout == "" {
 		opts.Layout = filepath.Join(tb.TempDir(), "layout")

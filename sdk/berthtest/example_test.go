@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/berthoci/berth/host"
+	"github.com/berthoci/berth/sdk"
 	"github.com/berthoci/berth/sdk/berthtest"
+	"github.com/berthoci/berth/sdk/remote/auth"
 )
 
 // In a test, t is the test's.
@@ -39,6 +41,25 @@ func ExampleNewWith() {
 	}
 	registry := berthtest.NewWith(t, &berthtest.Options{Launcher: host.Binary("berth")})
 	registry.PushImage("app:v1", nil)
+}
+
+// A sync to a registry that wants a token and falters.
+func ExampleOptions_credentials() {
+	to := berthtest.New(t)
+	to.RequireToken("ada", "secret")
+	to.Fail(berthtest.On("PUT /v2/*/manifests/*"), 1, http.StatusServiceUnavailable)
+	from := berthtest.NewWith(t, &berthtest.Options{
+		Credentials: auth.Static(to.Host(), auth.Credential{Username: "ada", Password: "secret"}),
+	})
+	from.PushImage("app:v1", nil)
+
+	report, err := from.Sync(t.Context(), &sdk.SyncOptions{To: to.Host() + "/team", Patterns: []string{"app"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println(report.Items[0].Target, report.Items[0].Change, to.Count(berthtest.On("PUT /v2/*/manifests/*")))
+	// Output:
+	// team/app:v1 new 2
 }
 
 func ExampleOn() {
