@@ -1,15 +1,22 @@
 package sdk_test
 
 import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/ocilayout"
 	"github.com/berthoci/berth/sdk"
 	"github.com/berthoci/berth/sdk/source"
 	"github.com/berthoci/berth/sdk/sync"
+	"github.com/berthoci/berth/server"
 )
 
 // stocked is a registry on the network that has app/one:v1, app/two:v1 and base:latest, with one image.
@@ -138,5 +145,67 @@ func TestSyncFromErrors(t *testing.T) {
 	}
 	if got := tags(t, registry, "base"); len(got) != 1 {
 		t.Errorf("the first of two that cannot both come has the tags %q", got)
+	}
+}
+
+// halting is a registry that stops in the middle of blobs, and calls what is to happen then.
+type halting struct {
+	http.Handler
+	after  atomic.Int64 // bytes of blobs; 0: it goes on
+	halted func()
+	served atomic.Int64
+}
+
+func (h *halting) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+		w = &haltingWriter{w, r, h}
+	}
+	h.Handler.ServeHTTP(w, r)
+}
+
+type haltingWriter struct {
+	http.ResponseWriter
+	request *http.Request
+	halting *halting
+}
+
+func (w *haltingWriter) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(p)
+	if sent, after := w.halting.served.Add(int64(n)), w.halting.after.Load(); after > 0 && sent > after {
+		w.halting.halted()
+		<-w.request.Context().Done()
+	}
+	return n, err
+}
+
+func TestSyncFromGoesOnWhereItWas(t *testing.T) {
+	noLogin(t)
+	const size, some = 32 << 20, 8 << 20 // some is what connections hold on the way
+	layout, err := ocilayout.Open(t.Context(), t.TempDir(), nil)
+	must(t, err)
+	remote := &halting{Handler: server.New(layout, nil)}
+	srv := httptest.NewServer(remote)
+	defer func() { srv.Close(); must(t, layout.Close()) }()
+	host := srv.Listener.Addr().String()
+	from := open(t, sdk.Options{})
+	push(t, from, strings.Repeat("0123456789abcdef", size/16), "app:v1")
+	_, err = from.Sync(t.Context(), &sdk.SyncOptions{To: host, Patterns: []string{"app"}})
+	must(t, err)
+
+	mine := filepath.Join(t.TempDir(), "mine")
+	ctx, cancel := context.WithCancel(t.Context())
+	remote.halted = cancel
+	remote.after.Store(size / 2)
+	registry := open(t, sdk.Options{Layout: mine})
+	_, err = registry.SyncFrom(ctx, into(host+"/app:v1"))
+	wantErr(t, "a pull that is called off", err, context.Canceled)
+	must(t, registry.Close())
+	remote.after.Store(0)
+	report, err := open(t, sdk.Options{Layout: mine}).SyncFrom(t.Context(), into(host+"/app:v1"))
+	if err != nil || report.Items[0].Error != "" {
+		t.Fatalf("got %+v, %v", report, err)
+	}
+	if served := remote.served.Load(); served > size+some {
+		t.Errorf("%d bytes were fetched of %d", served, size)
 	}
 }
