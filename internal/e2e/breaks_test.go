@@ -4,7 +4,10 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -13,6 +16,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 var (
@@ -23,14 +29,14 @@ var (
 // breakable is a TCP link to a registry that is slow, counts what goes up, and can be cut.
 type breakable struct {
 	*shell
-	to   string
 	rate int64        // bytes a second that go up; zero: as many as will
 	sent atomic.Int64 // bytes that went up
 
 	listener net.Listener
 	passing  sync.WaitGroup
 
-	mu   sync.Mutex // guards the field below
+	mu   sync.Mutex // guards the fields below
+	to   string
 	open []net.Conn
 }
 
@@ -38,7 +44,7 @@ func (s *shell) breakable(to string, rate int64) *breakable {
 	s.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	s.check(err)
-	l := &breakable{shell: s, to: to, rate: rate, listener: listener}
+	l := &breakable{shell: s, rate: rate, listener: listener, to: to}
 	l.passing.Go(l.serve)
 	s.Cleanup(func() {
 		listener.Close()
@@ -50,13 +56,26 @@ func (s *shell) breakable(to string, rate int64) *breakable {
 
 func (l *breakable) host() string { return l.listener.Addr().String() }
 
+// leadTo names the registry, which may need to know this link's host first.
+func (l *breakable) leadTo(registry string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.to = registry
+}
+
+func (l *breakable) dial() (net.Conn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return net.Dial("tcp", l.to)
+}
+
 func (l *breakable) serve() {
 	for {
 		client, err := l.listener.Accept()
 		if err != nil {
 			return
 		}
-		registry, err := net.Dial("tcp", l.to)
+		registry, err := l.dial()
 		if err != nil {
 			client.Close()
 			continue
@@ -154,7 +173,8 @@ func TestASyncThatIsKilled(t *testing.T) {
 	y := s.large(link.host())
 	ctx, cancel := context.WithCancel(t.Context())
 	var watching sync.WaitGroup
-	watching.Go(func() { y.wholeOrNothing(ctx, registry) })
+	seen := 0
+	watching.Go(func() { seen = y.wholeOrNothing(ctx, registry) })
 	const kills = 5
 	for i := range int64(kills) {
 		p := s.start("berth", "--layout", y.layout, "sync", "--to", y.host, "app/big:v1")
@@ -166,40 +186,68 @@ func TestASyncThatIsKilled(t *testing.T) {
 	watching.Wait()
 	y.wantCode("the last sync", out, 0, "synced")
 	y.arrived(s)
+	if there, err := y.pull(registry, true); !there || err != nil {
+		t.Errorf("in the end the tag is there: %v, %v", there, err)
+	}
 	if most := size + kills*(16<<20); link.sent.Load() > most {
 		t.Errorf("%d bytes went up, %d would do", link.sent.Load(), most)
 	}
-	t.Logf("%d bytes went up of %d", link.sent.Load(), size)
+	t.Logf("%d bytes went up of %d, and the tag was seen %d times before the end", link.sent.Load(), size, seen)
 }
 
-// wholeOrNothing looks at the registry all the time: what the tag names has to be there, all of it.
-func (y *syncing) wholeOrNothing(ctx context.Context, registry string) {
-	for ctx.Err() == nil {
-		resp, err := http.Get("http://" + registry + "/v2/app/big/manifests/v1")
+// wholePulls is how often what the tag names is read to its end while it is watched. That costs more than to ask for it.
+const wholePulls = 3
+
+// wholeOrNothing pulls by the tag all the time: what it names has to be there, all of it. It returns how often the tag was there.
+func (y *syncing) wholeOrNothing(ctx context.Context, registry string) (seen int) {
+	for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+		there, err := y.pull(registry, seen < wholePulls)
 		if err != nil {
-			continue
+			y.Error(err)
 		}
-		resp.Body.Close()
-		if resp.StatusCode == http.StatusOK {
-			y.blobsThere(registry)
+		if there {
+			seen++
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
+	return seen
 }
 
-func (y *syncing) blobsThere(registry string) {
-	for _, blob := range y.blobsOf(y.path("made")) {
-		url := "http://" + registry + "/v2/app/big/blobs/" + string(blob)
-		if blob == y.root {
-			url = "http://" + registry + "/v2/app/big/manifests/" + string(blob)
-		}
-		resp, err := http.Head(url)
-		if err != nil {
-			continue
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			y.Errorf("the tag is there, and %s is not: %s", blob, resp.Status)
-		}
+// pull asks for the tag and, where it is there, for every blob that it names: for its size, or for all its bytes.
+func (y *syncing) pull(registry string, whole bool) (there bool, err error) {
+	base := "http://" + registry + "/v2/app/big/"
+	resp, err := ask(y.Context(), http.MethodGet, base+"manifests/v1")
+	if err != nil {
+		return false, err
 	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound {
+		return false, nil
+	}
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil || digest.FromBytes(raw) != y.root {
+		return true, fmt.Errorf("the tag names %.200s, %s, want %s: %v", raw, resp.Status, y.root, err)
+	}
+	var manifest v1.Manifest
+	err = json.Unmarshal(raw, &manifest)
+	for _, desc := range append(manifest.Layers, manifest.Config) {
+		err = errors.Join(err, y.pullOne(base+"blobs/"+string(desc.Digest), desc, whole))
+	}
+	return true, err
+}
+
+func (y *syncing) pullOne(url string, desc v1.Descriptor, whole bool) error {
+	method, content := http.MethodHead, desc.Digest.Verifier()
+	if whole {
+		method = http.MethodGet
+	}
+	resp, err := ask(y.Context(), method, url)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(content, resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK || resp.ContentLength != desc.Size || whole && !content.Verified() {
+		return fmt.Errorf("the tag is there, and %s is not what it should be: %s, %d bytes, want %d: %v", url, resp.Status, resp.ContentLength, desc.Size, err)
+	}
+	return nil
 }

@@ -69,7 +69,7 @@ func newAttacked(t *testing.T) *attacked {
 	log := filepath.Join(t.TempDir(), "access.log")
 	a := &attacked{clients: newClients(t, "--access-log", log), log: log}
 	secret := rand.Text()
-	kept := a.upload(baseRepository, v1.MediaTypeImageLayer, []byte(secret))
+	kept := a.upload(a.url(baseRepository), v1.MediaTypeImageLayer, []byte(secret))
 	a.secrets = []string{secret, baseRepository, a.base.root.Encoded()}
 	a.attack = attack{
 		Repository: baseRepository,

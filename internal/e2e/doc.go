@@ -8,7 +8,7 @@
 // -count=1 because go test does not know that berth itself is an input, and would repeat an old
 // result.
 //
-// The programs must be installed, in Debian the packages skopeo, umoci, docker.io, podman, buildah, runc,
+// The programs must be installed, in Debian the packages skopeo, umoci, docker.io, docker-registry, podman, buildah, runc,
 // chromium, strace and a few that are there anyway: a test that lacks one fails, and names it. crane, regctl and
 // the distribution registry are built from the tool lines of this module's go.mod, BuildKit from those of
 // the module in buildkit, and berth from the tree that it lies in. Nothing but loopback is spoken to.

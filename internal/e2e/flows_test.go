@@ -74,15 +74,15 @@ func (c *clients) wantListed(image string, flags []string, want ...digest.Digest
 }
 
 // wantDigests compares the digests of some descriptors, in whatever order.
-func (c *clients) wantDigests(what string, all []v1.Descriptor, want []digest.Digest) {
-	c.Helper()
+func (s *shell) wantDigests(what string, all []v1.Descriptor, want []digest.Digest) {
+	s.Helper()
 	got := []digest.Digest{}
 	for _, desc := range all {
 		got = append(got, desc.Digest)
 	}
 	slices.Sort(got)
 	if want = slices.Sorted(slices.Values(want)); !slices.Equal(got, want) {
-		c.Errorf("%s: the referrers are %v, want %v", what, got, want)
+		s.Errorf("%s: the referrers are %v, want %v", what, got, want)
 	}
 }
 

@@ -73,18 +73,18 @@ func (c *clients) foreign(repository string) *foreign {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, digest.FromBytes(archive))
 	}
 	manifest := c.encode(v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: dockerManifest,
-		Config: c.upload(repository, dockerConfig, c.encode(config)),
-		Layers: []v1.Descriptor{c.upload(repository, dockerLayer, c.compress(archives[0])), f.absent}})
+		Config: c.upload(c.url(repository), dockerConfig, c.encode(config)),
+		Layers: []v1.Descriptor{c.upload(c.url(repository), dockerLayer, c.compress(archives[0])), f.absent}})
 	c.send(http.MethodPut, c.url(repository)+"/manifests/v1", dockerManifest, manifest, http.StatusCreated)
 	f.root = digest.FromBytes(manifest)
 	return f
 }
 
-// upload puts a blob into a repository.
-func (c *clients) upload(repository, mediaType string, content []byte) v1.Descriptor {
-	c.Helper()
+// upload puts a blob into the repository at an address.
+func (s *shell) upload(repository, mediaType string, content []byte) v1.Descriptor {
+	s.Helper()
 	desc := v1.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(content), Size: int64(len(content))}
-	c.send(http.MethodPost, c.url(repository)+"/blobs/uploads/?digest="+string(desc.Digest), "application/octet-stream", content, http.StatusCreated)
+	s.send(http.MethodPost, repository+"/blobs/uploads/?digest="+string(desc.Digest), "application/octet-stream", content, http.StatusCreated)
 	return desc
 }
 
@@ -188,7 +188,7 @@ func TestDockerTakesEveryLayerFromTheRegistry(t *testing.T) {
 	if out.code == 0 || !strings.Contains(out.stderr, "unknown blob") {
 		t.Errorf("docker pulls what the registry has not: exit code %d\n%s%s", out.code, out.stdout, out.stderr)
 	}
-	f.upload(f.repository, dockerForeignLayer, f.layer)
+	f.upload(f.clients.url(f.repository), dockerForeignLayer, f.layer)
 	if got := c.digestAfter("Digest: ", c.docker("pull", c.ref(f.repository))); got != f.root {
 		t.Errorf("docker pulls %s, want %s", got, f.root)
 	}

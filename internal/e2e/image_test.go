@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -139,19 +140,31 @@ func (s *shell) smallImage(dir, tag string, layers int) image {
 
 func (s *shell) imageOf(dir, tag string, sizes []int) image {
 	s.Helper()
-	manifest := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest}
+	layers := []v1.Descriptor{}
+	for _, size := range sizes {
+		layers = append(layers, s.putLayer(dir, size))
+	}
+	return s.imageWith(dir, tag, layers...)
+}
+
+// imageWith makes an image of layers that are there.
+func (s *shell) imageWith(dir, tag string, layers ...v1.Descriptor) image {
+	s.Helper()
+	manifest := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest, Layers: layers}
 	config := fmt.Sprintf(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"author":%q}`, rand.Text())
 	manifest.Config = s.putBlob(dir, v1.MediaTypeImageConfig, []byte(config))
-	for _, size := range sizes {
-		manifest.Layers = append(manifest.Layers, s.putBlob(dir, v1.MediaTypeImageLayerGzip, s.layer(size)))
-	}
 	root := s.putBlob(dir, v1.MediaTypeImageManifest, s.encode(manifest))
 	s.writeIndex(dir, tag, root)
-	return image{root.Digest, append([]v1.Descriptor{manifest.Config}, manifest.Layers...)}
+	return image{root.Digest, append([]v1.Descriptor{manifest.Config}, layers...)}
 }
 
 // layerSize makes an image that is pushed at once.
 const layerSize = 8 << 10
+
+func (s *shell) putLayer(dir string, size int) v1.Descriptor {
+	s.Helper()
+	return s.putBlob(dir, v1.MediaTypeImageLayerGzip, s.layer(size))
+}
 
 // layer is random bytes, compressed: skopeo would compress what is not.
 func (s *shell) layer(size int) []byte {
@@ -220,13 +233,20 @@ func (s *shell) serves(address, repository, tag string, want digest.Digest) {
 // fetch returns the body of whatever answer comes.
 func (s *shell) fetch(url string) []byte {
 	s.Helper()
-	req, err := http.NewRequestWithContext(s.Context(), http.MethodGet, url, nil)
-	s.check(err)
-	req.Header.Set("Accept", strings.Join([]string{v1.MediaTypeImageManifest, v1.MediaTypeImageIndex, "*/*"}, ", "))
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := ask(s.Context(), http.MethodGet, url)
 	s.check(err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	s.check(err)
 	return body
+}
+
+// ask sends a request of somebody who takes any image.
+func ask(ctx context.Context, method, url string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", strings.Join([]string{v1.MediaTypeImageManifest, v1.MediaTypeImageIndex, "*/*"}, ", "))
+	return http.DefaultClient.Do(req)
 }

@@ -29,17 +29,20 @@ const platformFile = "platform"
 type index struct {
 	dir     string
 	root    digest.Digest
-	content map[string]string // of platformFile, by platform
+	content map[string]string        // of platformFile, by platform
+	images  map[string]digest.Digest // by platform
 }
 
 // newIndex makes an index with real layers: clients unpack them, and compare diff IDs.
 func (s *shell) newIndex(dir, tag string) index {
 	s.Helper()
-	made := index{dir: dir, content: map[string]string{}}
+	made := index{dir: dir, content: map[string]string{}, images: map[string]digest.Digest{}}
 	all := v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex}
 	for _, name := range platforms {
 		made.content[name] = name + " " + rand.Text()
-		all.Manifests = append(all.Manifests, s.platformImage(dir, name, made.content[name]))
+		image := s.platformImage(dir, name, made.content[name])
+		made.images[name] = image.Digest
+		all.Manifests = append(all.Manifests, image)
 	}
 	root := s.putBlob(dir, v1.MediaTypeImageIndex, s.encode(all))
 	s.writeIndex(dir, tag, root)

@@ -25,12 +25,13 @@ var built = []string{
 // packages are the Debian packages of the programs that must be installed.
 var packages = map[string]string{"skopeo": "skopeo", "umoci": "umoci", "script": "bsdutils", "sh": "dash",
 	"docker": "docker.io", "dockerd": "docker.io", "ctr": "containerd", "runc": "runc", "podman": "podman", "buildah": "buildah", "chromium": "chromium",
-	"strace": systrace.Package, "mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs", "mount": "mount", "umount": "mount", "xfs_io": "xfsprogs"}
+	"strace": systrace.Package, oldRegistry: "docker-registry", "mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs", "mount": "mount", "umount": "mount", "xfs_io": "xfsprogs"}
 
 func TestMain(m *testing.M) {
 	actAsHost(os.Args[1:])
 	actAsProber(os.Args[1:])
 	actAsAlterer(os.Args[1:])
+	actAsGauge(os.Args[1:])
 	os.Exit(run(m))
 }
 
@@ -79,7 +80,7 @@ func program(t *testing.T, name string) string {
 		}
 		return path
 	}
-	if name == hostCommand || name == proberCommand {
+	if name == hostCommand || name == proberCommand || name == gaugeCommand {
 		return os.Args[0]
 	}
 	if filepath.IsAbs(name) { // that a test has built for itself

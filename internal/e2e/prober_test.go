@@ -62,9 +62,11 @@ func (v *victim) openFiles() int {
 	return len(entries)
 }
 
-// status is a number that the system has about the server: of bytes, in KiB.
-func (v *victim) status(name string) int {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", v.process.cmd.Process.Pid))
+func (v *victim) status(name string) int { return statusOf(v.process.cmd.Process.Pid, name) }
+
+// statusOf is a number that the system has about a process: of bytes, in KiB.
+func statusOf(pid int, name string) int {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	match := regexp.MustCompile(`(?m)^` + name + `:\s+(\d+)`).FindSubmatch(text)
 	if match == nil {
 		return 0

@@ -19,21 +19,33 @@ const (
 // registryConfig is the distribution registry's configuration, up to who may do what: anybody, if nothing follows.
 const registryConfig = `version: 0.1
 log: {level: info, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: %q}}
+storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}
 http: {addr: "127.0.0.1:0", secret: e2e}
 validation: {manifests: {urls: {allow: ["^http://"]}}}
 `
 
 var listeningLine = regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)`)
 
+// oldRegistry is Debian's distribution registry, of version 2.
+const oldRegistry = "docker-registry"
+
 // registry starts the distribution registry, and returns its address.
 func (s *shell) registry(auth string) string {
 	s.Helper()
+	return s.registryOf("registry", auth)
+}
+
+// registryOf starts the distribution registry as the program that is named.
+func (s *shell) registryOf(program, auth string) string {
+	s.Helper()
 	config := s.path("registry", "config.yml")
-	s.write(config, fmt.Sprintf(registryConfig, s.path("registry", "data"))+auth)
-	p := s.start("registry", "serve", config)
+	s.write(config, fmt.Sprintf(registryConfig, s.registryData())+auth)
+	p := s.start(program, "serve", config)
 	return p.await(&p.stderr, listeningLine)
 }
+
+// registryData is where the registry of this test keeps what it has.
+func (s *shell) registryData() string { return s.path("registry", "data") }
 
 // htpasswdRegistry is one that asks for user and password.
 func (s *shell) htpasswdRegistry() string {

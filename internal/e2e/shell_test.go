@@ -192,6 +192,15 @@ func (p *process) kill() {
 	<-p.ended
 }
 
+// wait waits for a program that ends by itself.
+func (p *process) wait(most time.Duration) outcome {
+	p.Helper()
+	if !within(most, p.hasEnded) {
+		p.Fatalf("%s has not ended within %v:\n%s%s", p.cmd.Path, most, &p.stdout, &p.stderr)
+	}
+	return outcome{p.stdout.String(), p.stderr.String(), p.cmd.ProcessState.ExitCode()}
+}
+
 // stop asks the program to end, which has to go well.
 func (p *process) stop() {
 	p.Helper()

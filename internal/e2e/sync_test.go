@@ -111,6 +111,20 @@ func TestSyncToARegistryWithTokens(t *testing.T) {
 	t.Logf("scopes asked for: %q", tokens.requests())
 }
 
+// A CA is believed for the host whose directory has it, and for no other.
+func TestSyncToARegistryOfAPrivateCA(t *testing.T) {
+	s := newShell(t)
+	a := s.authority()
+	registry := s.tlsRegistry(a)
+	known, unknown := s.breakable(registry, 0), s.breakable(registry, 0)
+	known.believe(a)
+	y := s.syncing(known.host())
+	sync := []string{"--layout", y.layout, "sync", "app/big:v1", "--to"}
+	s.refused("certificate", "berth", append(sync, "https://"+unknown.host())...)
+	s.must("berth", append(sync, "https://"+known.host())...)
+	y.arrived(s.with("SSL_CERT_FILE=" + a.caFile))
+}
+
 // A refusal leaves the registry as it was.
 func TestWhatWasRefusedIsNotThere(t *testing.T) {
 	s := newShell(t)

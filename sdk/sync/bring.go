@@ -104,7 +104,7 @@ func (b *bringing) below(ctx context.Context, t *tree) error {
 		group.Go(func() error { return b.blob(ctx, bare(desc)) })
 	}
 	for _, child := range t.children {
-		group.Go(func() error { return b.manifest(ctx, child) })
+		group.Go(func() error { return b.manifest(ctx, child, b.doubt) })
 	}
 	return group.Wait()
 }
@@ -119,16 +119,16 @@ func (b *bringing) referrers(ctx context.Context, root *tree) error {
 	root.every(func(t *tree) {
 		for _, r := range t.referrers {
 			if wanted[r.Descriptor.Digest] {
-				group.Go(func() error { return b.manifest(ctx, r) })
+				group.Go(func() error { return b.manifest(ctx, r, true) })
 			}
 		}
 	})
 	return group.Wait()
 }
 
-// manifest brings a manifest without a tag.
-func (b *bringing) manifest(ctx context.Context, t *tree) error {
-	if !b.doubt && b.memory.hasManifest(b.repo.Name(), t.Descriptor.Digest) {
+// manifest brings a manifest without a tag, again also where it is remembered.
+func (b *bringing) manifest(ctx context.Context, t *tree, again bool) error {
+	if !again && b.memory.hasManifest(b.repo.Name(), t.Descriptor.Digest) {
 		b.count(t.Descriptor, Existing)
 		return nil
 	}

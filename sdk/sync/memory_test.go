@@ -147,6 +147,31 @@ func TestAnIndexWhoseChildIsGoneIsBroughtWithIt(t *testing.T) {
 	}
 }
 
+// What was found at a registry is brought again when it is gone. Nobody there misses a referrer, so that its image tells.
+func TestWhatWasFoundAndIsGoneIsBroughtAgain(t *testing.T) {
+	from, to, images, dir := local(t), serve(t), store{}, t.TempDir()
+	root := images.image(images.layer("layer"))
+	signature := images.referrer(root, "signature")
+	images.push(t, from, "app", root, "v1")
+	images.push(t, from, "app", signature)
+	sel := sync.Selection{Patterns: []string{"app"}, Referrers: true}
+	brings, finds := remembered(t, to, filepath.Join(dir, "brings")), remembered(t, to, filepath.Join(dir, "finds"))
+	for _, places := range [][]sync.To{brings, finds} {
+		_, err := run(t, from, places, sel)
+		must(t, err)
+	}
+	repo := to.open(t, "app")
+	must(t, repo.DeleteManifest(t.Context(), signature.Digest))
+	must(t, repo.DeleteManifest(t.Context(), root.Digest))
+	_, err := run(t, from, finds, sel)
+	must(t, err)
+	for _, desc := range []v1.Descriptor{root, signature} {
+		if _, err := repo.Resolve(t.Context(), string(desc.Digest)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A journal that was cut off, or holds what nobody understands, is read as far as it goes.
 func TestAJournalThatIsDamaged(t *testing.T) {
 	from, to, journal := shelf(t), serve(t), filepath.Join(t.TempDir(), "journal")
@@ -280,8 +305,14 @@ func TestWhatRefersToAnImageGoesWithIt(t *testing.T) {
 	to.forget()
 	_, err = run(t, from, places, sel)
 	must(t, err)
-	if n := to.count(""); n != 2 {
+	if n := to.count(""); n != 2+3 { // two tags, and a list for each that something refers to
 		t.Errorf("%d requests for what has not changed", n)
+	}
+	must(t, to.open(t, "app").DeleteManifest(t.Context(), signature.Digest))
+	_, err = run(t, from, places, sel)
+	must(t, err)
+	if _, err := to.open(t, "app").Resolve(t.Context(), string(signature.Digest)); err != nil {
+		t.Errorf("a signature that was lost was not brought again: %v", err)
 	}
 }
 

@@ -212,7 +212,7 @@ func (i *surveyed) replace(by v1.Descriptor) {
 	}
 }
 
-// compare asks what one tag is there. One that never changes, and was brought, is not asked about.
+// compare asks what one tag is there. One that never changes, and was brought or found there, is not asked about.
 func (s *survey) compare(ctx context.Context, i *surveyed) error {
 	fixed := i.tag != "" && anyOf(s.immutable, i.repository, i.tag)
 	remembered := s.memory.tag(i.ref.Repository, i.ref.Tag)
@@ -237,6 +237,9 @@ func (s *survey) compare(ctx context.Context, i *surveyed) error {
 		i.Change = New
 	case i.Was == i.Descriptor.Digest:
 		i.Change = Unchanged
+		if i.ref.Tag != "" && remembered != i.Was { // so that it is noticed when it is gone, and with it what else is known of the repository
+			s.memory.note(record{Repository: i.ref.Repository, Tag: i.ref.Tag, Manifest: i.Was})
+		}
 	case fixed:
 		i.Change, i.Reason = Refused, fmt.Sprintf("it never changes, and is %s there", i.Was)
 	default:
@@ -291,26 +294,56 @@ func (s *survey) followOne(ctx context.Context, tags []*surveyed) error {
 	return s.blobs(ctx, i, root)
 }
 
-// missing are the referrers of an image that are not there.
+// missing are the referrers of an image, and of its parts, that are not there, or not listed there: where registries do not keep
+// the list themselves anybody can overwrite it, whatever is remembered, and it may name what is gone.
 func (s *survey) missing(ctx context.Context, repository string, root *tree) (all []v1.Descriptor, err error) {
 	root.every(func(t *tree) {
+		if err != nil || len(t.referrers) == 0 {
+			return
+		}
+		var listed map[digest.Digest]bool
+		if listed, err = s.listed(ctx, repository, t.Descriptor.Digest); err != nil {
+			return
+		}
 		for _, r := range t.referrers {
-			if err != nil || s.memory.hasManifest(repository, r.Descriptor.Digest) {
-				continue
+			there := listed[r.Descriptor.Digest]
+			if there && err == nil {
+				there, err = s.hasManifest(ctx, repository, r.Descriptor.Digest)
 			}
-			there := false
-			if !s.fresh[repository] {
-				_, err = s.repositories[repository].Resolve(ctx, string(r.Descriptor.Digest))
-				there, err = found(err, berth.ErrManifestUnknown)
-			}
-			if there {
-				s.memory.note(record{Repository: repository, Manifest: r.Descriptor.Digest})
-			} else if err == nil {
+			if !there {
 				all = append(all, r.Descriptor)
 			}
 		}
 	})
 	return all, err
+}
+
+// hasManifest asks whether a repository has a manifest, unless that is remembered.
+func (s *survey) hasManifest(ctx context.Context, repository string, d digest.Digest) (bool, error) {
+	if s.memory.hasManifest(repository, d) {
+		return true, nil
+	}
+	_, err := s.repositories[repository].Resolve(ctx, string(d))
+	there, err := found(err, berth.ErrManifestUnknown)
+	if there {
+		s.memory.note(record{Repository: repository, Manifest: d})
+	}
+	return there, err
+}
+
+// listed are the referrers that a registry lists.
+func (s *survey) listed(ctx context.Context, repository string, subject digest.Digest) (map[digest.Digest]bool, error) {
+	all := map[digest.Digest]bool{}
+	if s.fresh[repository] {
+		return all, nil
+	}
+	for desc, err := range s.repositories[repository].Referrers(ctx, subject, nil) {
+		if _, err := found(err, berth.ErrManifestUnknown); err != nil {
+			return nil, err
+		}
+		all[desc.Digest] = true
+	}
+	return all, nil
 }
 
 // blobs plans how those of an image come, and returns when that is known of all of them. Of an image that is there only those
