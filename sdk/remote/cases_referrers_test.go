@@ -239,6 +239,41 @@ func TestCase21TwoWritersAndAThird(t *testing.T) {
 	}
 }
 
+// Who writes slowly does not overwrite what somebody else has written, and has seen to rest, in the meantime.
+func TestCase21ASlowWriterAndAFastOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		subject := v1.Descriptor{Digest: digest.FromString("subject"), Size: 7}
+		s := oldStage(t, true)
+		slow, fast := s.open(t, "x"), s.open(t, "x")
+		for n, repo := range []*remote.Repository{slow, fast} { // they learn what the registry is
+			if _, err := repo.PushManifest(t.Context(), referrer(subject, n), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var writes atomic.Int32
+		s.Change(func(o *hostile.Options) {
+			o.Before = func(r *http.Request) {
+				if hostile.On("PUT", "/manifests/sha256-"+subject.Digest.Encoded())(r) && writes.Add(1) == 1 {
+					time.Sleep(2 * time.Second)
+				}
+			}
+		})
+		var both sync.WaitGroup
+		for n, repo := range []*remote.Repository{slow, fast} {
+			both.Go(func() {
+				time.Sleep(time.Duration(n) * 100 * time.Millisecond)
+				if _, err := repo.PushManifest(t.Context(), referrer(subject, 2+n), nil); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		both.Wait()
+		if got := len(listed(t, fast, subject.Digest)); got != 4 || writes.Load() < 3 {
+			t.Errorf("%d are listed after %d writings, want 4", got, writes.Load())
+		}
+	})
+}
+
 // Those that come and those that go at the same time.
 func TestCase21DeletionsAmongPushes(t *testing.T) {
 	for _, ignores := range []bool{false, true} {

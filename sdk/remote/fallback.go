@@ -27,7 +27,8 @@ import (
 //
 //   - A registry that keeps to If-Match refuses the one that comes second, which reads the list again.
 //   - With another one, who has written looks again after a while, until the list rests and what was written is in it: for
-//     somebody may have read it before that, and written it after.
+//     somebody may have read it before that, and written it after. Whose writing takes long watches the list meanwhile: what
+//     others have written in that time, it would have overwritten.
 
 const (
 	// maxMerges bounds how often a list is written for one change.
@@ -141,13 +142,15 @@ func (f *fallbacks) giveBack(list *fallback, changes []*change, own *change) {
 // rewrite brings a list up to date.
 func (r *Repository) rewrite(ctx context.Context, subject digest.Digest, changes []*change) error {
 	tag := fallbackTag(subject)
+	changes = slices.Clone(changes)
 	for range maxMerges {
 		begin := time.Now()
 		list, err := r.readList(ctx, tag)
 		if err != nil || !list.apply(changes) {
 			return err
 		}
-		err = r.writeList(ctx, tag, list)
+		others, err := r.writeWatching(ctx, tag, list)
+		changes = append(changes, others...)
 		switch {
 		case errors.Is(err, berth.ErrPreconditionFailed):
 			err = retry.Wait(ctx, rand.N(4*time.Since(begin)+time.Millisecond))
@@ -163,6 +166,41 @@ func (r *Repository) rewrite(ctx context.Context, subject digest.Digest, changes
 		}
 	}
 	return fmt.Errorf("%s/%s:%s, the list of referrers: %w: others change it all the time", r.registry.host, r.name, tag, berth.ErrPreconditionFailed)
+}
+
+// writeWatching is writeList where that may overwrite what others write meanwhile. It returns what it has seen of that.
+func (r *Repository) writeWatching(ctx context.Context, tag string, list *referrerList) (others []*change, err error) {
+	if !r.registry.learnt.conditions.isNo() {
+		return nil, r.writeList(ctx, tag, list)
+	}
+	watching, done := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() { others = r.watchList(watching, tag, list) })
+	err = r.writeList(ctx, tag, list)
+	done()
+	watch.Wait()
+	return others, err
+}
+
+// watchList reads a list again and again until its context ends, and returns what there was in it that the given one has not.
+func (r *Repository) watchList(ctx context.Context, tag string, list *referrerList) (others []*change) {
+	known := map[digest.Digest]bool{}
+	for _, desc := range list.index.Manifests {
+		known[desc.Digest] = true
+	}
+	for retry.Wait(ctx, minPause/2) == nil {
+		now, err := r.readList(ctx, tag)
+		if err != nil {
+			continue
+		}
+		for _, desc := range now.index.Manifests {
+			if !known[desc.Digest] {
+				known[desc.Digest] = true
+				others = append(others, &change{desc: desc})
+			}
+		}
+	}
+	return others
 }
 
 // errOverwritten is what somebody has done to a list.
