@@ -186,17 +186,13 @@ func (r *Repository) push(ctx context.Context, raw []byte, opts *berth.PushOptio
 // put sends the manifest once, and once more for each tag that the registry did not take along. It returns the header of the
 // first answer.
 func (r *Repository) put(ctx context.Context, desc v1.Descriptor, raw []byte, opts *berth.PushOptions) (http.Header, error) {
-	req, rest := r.firstPut(desc, opts.Tags)
 	header := conditions(opts)
 	header.Set("Content-Type", desc.MediaType)
-	answer, err := r.putOne(ctx, exchange{request: req, header: header}, desc, raw)
+	answer, rest, err := r.putFirst(ctx, desc, raw, opts.Tags, header)
 	if err != nil {
 		return nil, err
 	}
 	taken := acceptedTags(answer)
-	if len(req.Tags) > 0 {
-		r.registry.learnt.tagParameters.learn(len(taken) > 0)
-	}
 	for _, tag := range rest {
 		if slices.Contains(taken, tag) {
 			continue
@@ -207,6 +203,25 @@ func (r *Repository) put(ctx context.Context, desc v1.Descriptor, raw []byte, op
 		}
 	}
 	return answer, nil
+}
+
+// putFirst sends the manifest once. Whether the registry takes several tags along is found out by one who has some, for whom the
+// others wait.
+func (r *Repository) putFirst(ctx context.Context, desc v1.Descriptor, raw []byte, tags []string, header http.Header) (http.Header, []string, error) {
+	several := &r.registry.learnt.tagParameters
+	if len(tags) > 1 {
+		done, err := several.ask(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer done()
+	}
+	req, rest := r.firstPut(desc, tags)
+	answer, err := r.putOne(ctx, exchange{request: req, header: header}, desc, raw)
+	if err == nil && len(req.Tags) > 0 {
+		several.learn(len(acceptedTags(answer)) > 0)
+	}
+	return answer, rest, err
 }
 
 // firstPut is the first request, and the tags that it does not set by itself. A digest of another algorithm than sha256 has to

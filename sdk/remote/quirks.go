@@ -1,8 +1,10 @@
 package remote
 
 import (
+	"context"
 	"path"
 	"strings"
+	"sync"
 	"sync/atomic"
 )
 
@@ -53,7 +55,46 @@ type learnt struct {
 }
 
 // answer is one thing that is learnt. Its zero value is that it is not known.
-type answer struct{ state atomic.Int32 }
+type answer struct {
+	state atomic.Int32
+
+	mu     sync.Mutex    // guards the field below
+	asking chan struct{} // closed when who finds out is done; nil: nobody does
+}
+
+// ask waits until it is known, or until it is the caller's to find out, who calls done after that.
+func (a *answer) ask(ctx context.Context) (done func(), err error) {
+	for !a.isYes() && !a.isNo() {
+		asking := a.begin()
+		if asking == nil {
+			return a.end, nil
+		}
+		select {
+		case <-asking:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return func() {}, nil
+}
+
+// begin returns what is closed when who finds out is done, or nil where the caller is that now.
+func (a *answer) begin() chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.asking != nil {
+		return a.asking
+	}
+	a.asking = make(chan struct{})
+	return nil
+}
+
+func (a *answer) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	close(a.asking)
+	a.asking = nil
+}
 
 const (
 	yes int32 = iota + 1
