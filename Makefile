@@ -27,9 +27,12 @@ demo: build ## do the main job once: build, push, pin, sync
 build: ## build bin/berth
 	CGO_ENABLED=0 go build -tags grpcnotrace -o $(BIN)/berth ./cmd/berth
 
-test: ## run the tests
-	go test ./...
-	@for m in $(ADAPTERS); do (cd $$m && go test ./...) || exit 1; done
+test: canaries ## run the tests, which may tell no secret
+	canaries ./...
+	@for m in $(ADAPTERS); do (cd $$m && canaries ./...) || exit 1; done
+
+canaries:
+	@go build -o $(TOOLS)/canaries ./cmd/canaries
 
 race: ## run the tests under the race detector
 	go test -race ./...
@@ -68,8 +71,8 @@ bench-peers: ## compare berth with the distribution registry and crane's: PEERS=
 weight: ## tell what packages cost those who import them, and fail where it is more than their budget
 	@cd internal/tools && go run ./weight ../.. $(WEIGHTS)
 
-e2e: ## drive real programs: docker, podman, buildah, BuildKit, skopeo, crane, regctl, a browser and more
-	cd internal/e2e && go test -count=1 -timeout 20m ./...
+e2e: canaries ## drive real programs: docker, podman, buildah, BuildKit, skopeo, crane, regctl, a browser and more
+	cd internal/e2e && canaries -count=1 -timeout 20m ./...
 
 conformance: build ## run the distribution specification's suite, which CONFORMANCE=PATH names
 	@cd internal/e2e && go build -o $(CURDIR)/bin/conformance ./conformance
@@ -101,4 +104,4 @@ $(TOOLS)/buf: $(VERSION_OF_TOOLS)
 	cd internal/tools && go build -o $(TOOLS)/ github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 	@touch $@
 
-.PHONY: help demo build test race lint bench bench-peers weight torture powercut e2e conformance generate generate-check tidy-check cross clean
+.PHONY: help demo build test canaries race lint bench bench-peers weight torture powercut e2e conformance generate generate-check tidy-check cross clean

@@ -19,12 +19,12 @@ import (
 )
 
 func TestEndpointSpeaksToOtherPrograms(t *testing.T) {
-	e := sdk.Endpoint{URL: "http://127.0.0.1:4123", Host: "127.0.0.1:4123", Username: "berth", Password: "secret"}
+	e := sdk.Endpoint{URL: "http://127.0.0.1:4123", Host: "127.0.0.1:4123", Username: "berth", Password: "canary.secret"}
 	var config struct {
 		Auths map[string]struct{ Auth string }
 	}
 	must(t, json.Unmarshal(e.DockerConfig(), &config))
-	if got := config.Auths["127.0.0.1:4123"].Auth; got != "YmVydGg6c2VjcmV0" {
+	if got := config.Auths["127.0.0.1:4123"].Auth; got != "YmVydGg6Y2FuYXJ5LnNlY3JldA==" {
 		t.Errorf("config.json has %q", got)
 	}
 	for what, c := range map[string]struct{ got, want string }{
@@ -33,7 +33,7 @@ func TestEndpointSpeaksToOtherPrograms(t *testing.T) {
 [host."http://127.0.0.1:4123"]
   capabilities = ["pull", "resolve", "push"]
   [host."http://127.0.0.1:4123".header]
-    authorization = "Basic YmVydGg6c2VjcmV0"
+    authorization = "Basic YmVydGg6Y2FuYXJ5LnNlY3JldA=="
 `},
 		"buildkitd.toml":  {e.BuildkitTOML(), "[registry.\"127.0.0.1:4123\"]\n  http = true\n"},
 		"registries.conf": {e.RegistriesConf(), "[[registry]]\nlocation = \"127.0.0.1:4123\"\ninsecure = true\n"},

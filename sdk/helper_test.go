@@ -123,7 +123,7 @@ func serveRemote(tb testing.TB, opts *server.Options) (host string) {
 
 const (
 	remoteUser     = "ada"
-	remotePassword = "lovelace's own"
+	remotePassword = "canary.lovelace's own"
 )
 
 // withPassword are the options of a server that asks for one.
@@ -136,8 +136,10 @@ func withPassword(tb testing.TB) *server.Options {
 	return &server.Options{Authorizer: users}
 }
 
+// wantErr also tells the error, so that it is looked through for secrets.
 func wantErr(tb testing.TB, what string, err, want error) {
 	tb.Helper()
+	tb.Logf("%s: %v", what, err)
 	if !errors.Is(err, want) {
 		tb.Errorf("%s: got %v, want %v", what, err, want)
 	}

@@ -27,7 +27,7 @@ type Images struct {
 }
 
 // NewImages finds images of remote registries alone, and opens no layout. It uses the options'
-// Credentials, PlainHTTP and UserAgent. A reference without a host is berth.ErrUnsupported.
+// Credentials, and what they say of remote registries. A reference without a host is berth.ErrUnsupported.
 func NewImages(opts *Options) *Images { return &Images{remotes: NewRemotes(opts)} }
 
 // PullOptions say how a pull goes. Nil is the zero value.

@@ -103,19 +103,11 @@ func (l location) remove(ctx context.Context) error {
 	case l.ref.Digest == "":
 		return l.repo.Untag(ctx, l.ref.Tag, nil)
 	}
-	return l.untagIf(ctx)
-}
-
-// untagIf looks before it asks: there are registries that take no notice of a condition.
-func (l location) untagIf(ctx context.Context) error {
-	desc, err := l.repo.Resolve(ctx, l.ref.Tag)
-	if err != nil {
-		return err
+	err := l.repo.Untag(ctx, l.ref.Tag, &berth.UntagOptions{IfMatch: l.ref.Digest})
+	if errors.Is(err, berth.ErrPreconditionFailed) {
+		err = fmt.Errorf("%w; nothing is removed", err)
 	}
-	if desc.Digest != l.ref.Digest {
-		return fmt.Errorf("%w: it is %s; nothing is removed", berth.ErrPreconditionFailed, desc.Digest)
-	}
-	return l.repo.Untag(ctx, l.ref.Tag, &berth.UntagOptions{IfMatch: l.ref.Digest})
+	return err
 }
 
 // Referrers lists the manifests whose subject is what ref names, with artifactType and annotations, in

@@ -77,6 +77,25 @@ func TestPushRefusesReferencesThatItCannotSet(t *testing.T) {
 	}
 }
 
+// Who names the repository before each tag, as others want it, is told what is wanted here.
+func TestCheckTagsTellsTheShorterForm(t *testing.T) {
+	for ref, hint := range map[string]string{
+		"app/hello:v1,app/hello:v2,v3": "; write app/hello:v1,v2,v3",
+		"app/hello:v1,app/other:v2":    "",
+		"app/hello:v1,app/hello:":      "",
+		"app/hello,app/hello:v1":       "",
+	} {
+		err := sdk.CheckTags(ref)
+		wantErr(t, ref, err, berth.ErrTagInvalid)
+		if text := fmt.Sprint(err); !strings.HasSuffix(text, hint) || strings.Contains(text, "; write") != (hint != "") {
+			t.Errorf("%s: got %v, want it to end in %q", ref, err, hint)
+		}
+	}
+	for _, ref := range []string{"app/hello", "app/hello:v1", "app/hello:v1,v2"} {
+		must(t, sdk.CheckTags(ref))
+	}
+}
+
 func TestPushReportsWhatTheSourceLacks(t *testing.T) {
 	for what, c := range map[string]struct {
 		damage func(b built) error

@@ -51,6 +51,7 @@ func (r *Remotes) Registry(hostname string) (*remote.Registry, error) {
 		Patience:    r.opts.Patience,
 		Requests:    r.opts.Requests,
 
+		AnonymousRetry:    r.opts.AnonymousRetry,
 		RequestsPerSecond: r.opts.RequestsPerSecond,
 	})
 	switch {

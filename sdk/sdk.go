@@ -102,6 +102,9 @@ type Options struct {
 	// CertDirs are directories of CAs and client certificates of remote registries, as Docker's certs.d. None: where Docker
 	// and podman have theirs.
 	CertDirs []string
+	// AnonymousRetry reads without the stored credential where a remote registry turns that down, so that a stale one does not
+	// get in the way of what is public.
+	AnonymousRetry bool
 	// Requests and RequestsPerSecond bound what a remote registry is asked, and Patience how long it is asked again: see
 	// remote.Options.
 	Requests          int
@@ -366,9 +369,26 @@ func parseTags(text string) (repository string, tags []string, err error) {
 	tags = []string{ref.WithDefaultTag().Tag}
 	for _, tag := range parts[1:] {
 		if err := berth.ValidateTag(tag); err != nil {
-			return "", nil, fmt.Errorf("reference %q: %w", text, err)
+			return "", nil, fmt.Errorf("reference %q: %w%s", text, err, shorter(ref.Repository, parts))
 		}
 		tags = append(tags, tag)
 	}
 	return ref.Repository, tags, nil
+}
+
+// shorter tells what to write where the repository is named before each tag.
+func shorter(repository string, parts []string) string {
+	for i, part := range parts {
+		parts[i] = strings.TrimPrefix(part, repository+":")
+		if berth.ValidateTag(parts[i]) != nil {
+			return ""
+		}
+	}
+	return fmt.Sprintf("; write %s:%s", repository, strings.Join(parts, ","))
+}
+
+// CheckTags reports what Push would say of a reference like REPOSITORY[:TAG][,TAG…]. It does no I/O.
+func CheckTags(ref string) error {
+	_, _, err := parseTags(ref)
+	return err
 }

@@ -1,6 +1,7 @@
 package sdk_test
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -13,7 +14,10 @@ import (
 	gosync "sync"
 	"testing"
 
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/internal/hostile"
 	"github.com/berthoci/berth/sdk"
 	"github.com/berthoci/berth/sdk/remote/auth"
 	"github.com/berthoci/berth/sdk/sync"
@@ -52,7 +56,7 @@ func TestSyncBringsTagsToARegistryThatAsksForAPassword(t *testing.T) {
 	}{
 		"by Options.Credentials": {func(t *testing.T) auth.CredentialFunc { noLogin(t); return static(host, remotePassword) }, nil},
 		"by DOCKER_CONFIG":       {func(t *testing.T) auth.CredentialFunc { login(t, host, remoteUser, remotePassword); return nil }, nil},
-		"by a wrong password":    {func(t *testing.T) auth.CredentialFunc { noLogin(t); return static(host, "wrong") }, berth.ErrUnauthorized},
+		"by a wrong password":    {func(t *testing.T) auth.CredentialFunc { noLogin(t); return static(host, "canary.wrong") }, berth.ErrUnauthorized},
 		"for another host": {func(t *testing.T) auth.CredentialFunc {
 			login(t, "other.example.com", remoteUser, remotePassword)
 			return nil
@@ -214,6 +218,24 @@ func TestPlainHTTPIsForTheHostsThatAreListed(t *testing.T) {
 		if (err == nil) != c.ok {
 			t.Errorf("%q, with %q listed: got %v", c.host, c.listed, err)
 		}
+	}
+}
+
+func TestACredentialThatIsOutOfDateIsPassedOverWhereThatIsWanted(t *testing.T) {
+	registry := hostile.NewRegistry(&hostile.Options{Tokens: hostile.NewTokenServer(&hostile.TokenOptions{Users: map[string]string{"ada": "canary.new"}})})
+	want := registry.PutManifest("app", "v1", v1.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"manifests":[]}`))
+	srv := httptest.NewServer(registry)
+	defer srv.Close()
+	ref := srv.Listener.Addr().String() + "/app:v1"
+	opts := &sdk.Options{Credentials: func(context.Context, string) (auth.Credential, error) {
+		return auth.Credential{Username: "ada", Password: "canary.old"}, nil
+	}}
+	_, err := sdk.NewImages(opts).Resolve(t.Context(), ref)
+	wantErr(t, "with it", err, berth.ErrUnauthorized)
+	opts.AnonymousRetry = true
+	got, err := sdk.NewImages(opts).Resolve(t.Context(), ref)
+	if err != nil || got.Digest != want {
+		t.Errorf("without it: %s, %v", got.Digest, err)
 	}
 }
 

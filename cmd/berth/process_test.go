@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/berthoci/berth/internal/canary"
 )
 
 // running is a berth serve that a script has started.
@@ -97,7 +99,7 @@ func (p *running) awaitEnd(ts *testscript.TestScript, says ...string) {
 	for _, one := range says {
 		wanted = regexp.MustCompile(one).Match(p.stderr.Bytes())
 	}
-	if err != nil || !wanted {
+	if secret := canary.Find(p.stderr.String()); err != nil || !wanted || secret != "" {
 		ts.Fatalf("it ended with %v and said %s", err, p.stderr.String())
 	}
 }

@@ -123,25 +123,11 @@ func checkTarget(ref string) error {
 	if sdk.CheckForm(ref) == nil && !strings.HasPrefix(ref, sdk.FormRegistry) {
 		return fmt.Errorf("%q: it is a source, and what comes last is the reference that it gets", ref)
 	}
-	first, more, _ := strings.Cut(strings.TrimPrefix(ref, sdk.FormRegistry), ",")
+	first, _, _ := strings.Cut(strings.TrimPrefix(ref, sdk.FormRegistry), ",")
 	if host, rest := pin.SplitHost(first); host != "" {
 		return fmt.Errorf("reference %q: %s is a host, and a push goes into the layout: push to %[3]s, then run berth sync --to %[2]s %[3]s", ref, host, rest)
 	}
-	parsed, err := berth.ParseReference(first)
-	switch {
-	case err != nil:
-		return err
-	case parsed.Digest != "":
-		return fmt.Errorf("reference %q: a push sets tags; leave out the digest", ref)
-	case first == ref:
-		return nil
-	}
-	for tag := range strings.SplitSeq(more, ",") {
-		if err := berth.ValidateTag(tag); err != nil {
-			return fmt.Errorf("reference %q: %w", ref, err)
-		}
-	}
-	return nil
+	return sdk.CheckTags(ref)
 }
 
 func closeAll(pushes []onePush) {

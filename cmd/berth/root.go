@@ -26,6 +26,9 @@ type app struct {
 	json      bool
 	verbose   bool
 	plainHTTP []string
+	certDirs  []string
+	// anonymousRetry is for credentials that are out of date.
+	anonymousRetry bool
 	// requests and requestsPerSecond bound what a remote registry is asked. Zero: as sdk.Options has it.
 	requests          int
 	requestsPerSecond float64
@@ -54,6 +57,8 @@ func (a *app) root() *cobra.Command {
 	flags.BoolVar(&a.json, "json", false, "print data as JSON")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log what goes on")
 	flags.Var((*hostsValue)(&a.plainHTTP), "plain-http", "speak http to this remote `HOST[:PORT]`; may be repeated")
+	flags.Var((*dirsValue)(&a.certDirs), "cert-dir", "have the CAs and client certificates of remote registries from `DIR`/HOST[:PORT]; may be repeated (default where Docker and podman have them)")
+	flags.BoolVar(&a.anonymousRetry, "anonymous-retry", false, "read without the stored credentials where a remote registry turns them down")
 	flags.Var(&a.idleTimeout, "idle-timeout", "how long what serves the layout stays when nobody uses it any more (default $"+sdk.IdleVariable+", else 10s)")
 	root.AddCommand(a.serve(), a.status(), a.stop(), a.endpoint(), a.push(), a.pull(), a.ls(), a.resolve(), a.inspect(),
 		a.tag(), a.rm(), a.referrers(), a.pin(), a.sync(), a.gc(), a.fsck(), a.checkout())
@@ -162,11 +167,13 @@ func (a *app) options() *sdk.Options {
 		Launcher:    host.Self(),
 		IdleTimeout: a.idleTimeout.option(),
 		PlainHTTP:   a.plainHTTP,
+		CertDirs:    a.certDirs,
 		Requests:    a.requests,
 		UserAgent:   "berth/" + plugin.Version(),
 		Logger:      a.teller(),
 
 		AllowMissing:      a.allowMissing,
+		AnonymousRetry:    a.anonymousRetry,
 		RequestsPerSecond: a.requestsPerSecond,
 	}
 }

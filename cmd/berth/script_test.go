@@ -21,6 +21,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/berthoci/berth/internal/canary"
 	"github.com/berthoci/berth/manifest"
 	"github.com/berthoci/berth/sdk/source"
 )
@@ -174,12 +175,20 @@ func fill(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o644))
 }
 
-// htpasswd FILE USER PASSWORD
+// passwordOf is a user's password, or a wrong one. The scripts do not name them, because what they say is printed.
+func passwordOf(user string, wrong bool) string {
+	if wrong {
+		return canary.Mark + "not-of-" + user
+	}
+	return canary.Mark + "of-" + user
+}
+
+// htpasswd FILE USER
 //
 // Adds a user to a password file.
 func htpasswd(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, neg || len(args) != 3, "htpasswd FILE USER PASSWORD")
-	hash, err := bcrypt.GenerateFromPassword([]byte(args[2]), bcrypt.MinCost)
+	usage(ts, neg || len(args) != 2, "htpasswd FILE USER")
+	hash, err := bcrypt.GenerateFromPassword([]byte(passwordOf(args[1], false)), bcrypt.MinCost)
 	ts.Check(err)
 	file, err := os.OpenFile(ts.MkAbs(args[0]), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	ts.Check(err)
@@ -187,12 +196,12 @@ func htpasswd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(errors.Join(err, file.Close()))
 }
 
-// login HOST USER PASSWORD
+// login HOST USER [wrong]
 //
-// Stores credentials where docker login does.
+// Stores credentials where docker login does: the user's password, or a wrong one.
 func login(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, neg || len(args) != 3, "login HOST USER PASSWORD")
-	secret := base64.StdEncoding.EncodeToString([]byte(args[1] + ":" + args[2]))
+	usage(ts, neg || len(args) < 2 || len(args) > 3, "login HOST USER [wrong]")
+	secret := base64.StdEncoding.EncodeToString([]byte(args[1] + ":" + passwordOf(args[1], len(args) == 3)))
 	config, err := json.Marshal(map[string]any{"auths": map[string]any{args[0]: map[string]string{"auth": secret}}})
 	ts.Check(err)
 	dir := ts.Getenv("DOCKER_CONFIG")
@@ -233,16 +242,27 @@ func called(ts *testscript.TestScript, neg bool, args []string) {
 	<-ts.Value(callers{}).(map[string]chan bool)[args[0]]
 }
 
-// get STATUS URL [USER PASSWORD]
+// clean FILE
 //
-// Asks as any HTTP client does, one that believes in the certificate in $CA if that is set. The answer is the
-// standard output.
+// There is no password in a file.
+func clean(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) != 1, "clean FILE")
+	text := ts.ReadFile(args[0])
+	if secret := canary.Find(text); secret != "" || text == "" {
+		ts.Fatalf("it has %d bytes, and tells %q", len(text), secret)
+	}
+}
+
+// get STATUS URL [USER [wrong]]
+//
+// Asks as any HTTP client does, with a user's password or a wrong one; one that believes in the certificate in
+// $CA if that is set. The answer is the standard output.
 func get(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, neg || (len(args) != 2 && len(args) != 4), "get STATUS URL [USER PASSWORD]")
+	usage(ts, neg || len(args) < 2 || len(args) > 4, "get STATUS URL [USER [wrong]]")
 	req, err := http.NewRequest(http.MethodGet, args[1], nil)
 	ts.Check(err)
-	if len(args) == 4 {
-		req.SetBasicAuth(args[2], args[3])
+	if len(args) > 2 {
+		req.SetBasicAuth(args[2], passwordOf(args[2], len(args) == 4))
 	}
 	req.Header.Set("Accept", strings.Join(manifest.MediaTypes(), ", "))
 	client := clientWith(ts, ts.Getenv("CA"))

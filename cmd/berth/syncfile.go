@@ -17,6 +17,7 @@ import (
 type syncFile struct {
 	Version           int         `yaml:"version"`
 	PlainHTTP         []string    `yaml:"plain-http"`
+	CertDirs          oneOrMore   `yaml:"cert-dir"`
 	Requests          int         `yaml:"requests"`
 	RequestsPerSecond float64     `yaml:"requests-per-second"`
 	Sync              []syncEntry `yaml:"sync"`
@@ -51,7 +52,7 @@ func (o *oneOrMore) UnmarshalYAML(node *yaml.Node) error {
 const maxSyncFile = 4 << 20
 
 // syncFields are what a file can have.
-const syncFields = "a file has version, plain-http, requests, requests-per-second and sync, and a sync has to, tags, rename, " +
+const syncFields = "a file has version, plain-http, cert-dir, requests, requests-per-second and sync, and a sync has to, tags, rename, " +
 	"platforms, sparse, immutable, referrers, prune, prune-max and verify"
 
 func readSyncFile(path string) (*syncFile, error) {
@@ -108,6 +109,11 @@ func (a *app) syncFile(cmd *cobra.Command, f *syncFlags, args []string) error {
 	}
 	if err := a.mustExist(nil); err != nil {
 		return err
+	}
+	for _, dir := range file.CertDirs {
+		if err := (*dirsValue)(&a.certDirs).Set(dir); err != nil {
+			return fmt.Errorf("%s: cert-dir: %w", f.file, err)
+		}
 	}
 	a.plainHTTP = append(a.plainHTTP, file.PlainHTTP...)
 	a.requests, a.requestsPerSecond = file.Requests, file.RequestsPerSecond

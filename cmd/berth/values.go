@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -184,6 +185,24 @@ func (v *hostsValue) Set(s string) error {
 		*v = append(*v, host)
 	}
 	return nil
+}
+
+// dirsValue is a flag's value: directories, which may have any character in their names.
+type dirsValue []string
+
+func (v *dirsValue) String() string { return strings.Join(*v, " ") }
+
+// Type is how the help calls it.
+func (*dirsValue) Type() string { return "DIR" }
+
+// Set reads one more. One that is not there is mistyped, most likely.
+func (v *dirsValue) Set(s string) error {
+	info, err := os.Stat(s)
+	if err == nil && !info.IsDir() {
+		err = fmt.Errorf("%s is no directory", s)
+	}
+	*v = append(*v, s)
+	return err
 }
 
 // addressValue is a flag's value: where a registry is served. Whether others may reach it there depends on

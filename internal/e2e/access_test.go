@@ -19,12 +19,14 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/berthoci/berth/internal/canary"
 )
 
 const (
 	// owner may do everything below app, and reader look at it.
-	owner, ownerPassword   = "olga", "correct-horse-Battery9"
-	reader, readerPassword = "rita", "correct-horse-Battery8"
+	owner, ownerPassword   = "olga", canary.Mark + "correct-horse-Battery9"
+	reader, readerPassword = "rita", canary.Mark + "correct-horse-Battery8"
 )
 
 const accessRules = `rules:
@@ -178,9 +180,14 @@ func (s *shell) signed(template, parent *x509.Certificate, key, by *ecdsa.Privat
 	return der
 }
 
+// writePEM writes a certificate, or a key, which is marked as a secret.
 func (s *shell) writePEM(path, kind string, der []byte) {
 	s.Helper()
-	s.write(path, string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})))
+	headers := map[string]string{}
+	if kind == "PRIVATE KEY" {
+		headers["Comment"] = canary.Mark + "key"
+	}
+	s.write(path, string(pem.EncodeToMemory(&pem.Block{Type: kind, Headers: headers, Bytes: der})))
 }
 
 var servingTLSLine = regexp.MustCompile(`(?m)^serving .* at https://(\S+)$`)

@@ -7,13 +7,16 @@ import (
 	"fmt"
 	"regexp"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/berthoci/berth/internal/canary"
 )
 
 const (
 	user     = "builder"
-	password = "correct-horse-Battery9"
-	wrong    = "wrong-horse-Battery7"
+	password = canary.Mark + "correct-horse-Battery9"
+	wrong    = canary.Mark + "wrong-horse-Battery7"
 )
 
 // registryConfig is the distribution registry's configuration, up to who may do what: anybody, if nothing follows.
@@ -21,7 +24,7 @@ const registryConfig = `version: 0.1
 log: {level: info, accesslog: {disabled: true}}
 storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}
 http: {addr: "127.0.0.1:0", secret: e2e}
-validation: {manifests: {urls: {allow: ["^http://"]}}}
+validation: {manifests: {urls: {allow: ["^https?://"]}}}
 `
 
 var listeningLine = regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)`)
@@ -60,7 +63,7 @@ func (s *shell) htpasswdRegistry() string {
 // loggedIn is the shell of somebody who has logged in at a host, as Docker keeps that.
 func (s *shell) loggedIn(host, password string) *shell {
 	s.Helper()
-	dir := s.path("docker-" + password)
+	dir := s.path("docker-" + digest.FromString(password).Encoded()[:8])
 	pair := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
 	s.write(dir+"/config.json", fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, pair))
 	return s.with("DOCKER_CONFIG=" + dir)

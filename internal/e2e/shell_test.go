@@ -103,6 +103,7 @@ func (s *shell) run(name string, args ...string) outcome {
 	if ctx.Err() != nil || (err != nil && !errors.As(err, &exit)) {
 		s.Fatalf("%s %s: %v, %v\n%s%s", name, strings.Join(args, " "), err, ctx.Err(), &stdout, &stderr)
 	}
+	s.noSecretIn(name, stdout.String()+stderr.String())
 	return outcome{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
@@ -159,7 +160,10 @@ func (s *shell) launch(cmd *exec.Cmd) *process {
 		p.cmd.Wait()
 		close(p.ended)
 	}()
-	s.Cleanup(p.kill)
+	s.Cleanup(func() {
+		p.kill()
+		s.noSecretIn(cmd.Path, p.stdout.String()+p.stderr.String())
+	})
 	return p
 }
 

@@ -17,6 +17,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/berthoci/berth/internal/canary"
 )
 
 const (
@@ -134,7 +136,7 @@ func (t *tokenServer) token(scopes []string) (string, error) {
 		NotBefore: jwt.NewNumericDate(now),
 		Expiry:    jwt.NewNumericDate(now.Add(t.life)),
 		ID:        rand.Text(),
-	}).Claims(map[string]any{"access": claims}).Serialize()
+	}).Claims(map[string]any{"access": claims, "secret": canary.Mark + "claim"}).Serialize()
 }
 
 // allowed is what is granted of "TYPE:NAME:ACTION,ACTION". The caller holds mu.

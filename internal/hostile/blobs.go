@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -233,6 +234,9 @@ func (c *call) stillAdmitted(u *upload) bool {
 	return false
 }
 
+// maxAhead is for how many bytes, at most, room is made before they arrive.
+const maxAhead = 64 << 20
+
 // receive keeps what arrives of a body, also where that is not all of it.
 func (c *call) receive(u *upload, half bool) error {
 	body := io.Reader(c.r.Body)
@@ -243,6 +247,9 @@ func (c *call) receive(u *upload, half bool) error {
 	buf := make([]byte, 32<<10)
 	c.mu.Lock()
 	u.begin = len(u.content)
+	if size := c.r.ContentLength; size > 0 && size <= maxAhead {
+		u.content = slices.Grow(u.content, int(size)) // else it is copied again and again as it grows
+	}
 	c.mu.Unlock()
 	for {
 		n, err := body.Read(buf)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/berthoci/berth/internal/canary"
 )
 
 // TokenOptions say how a TokenServer behaves. The zero value gives everybody who shows no credential
@@ -233,7 +235,7 @@ func (s *TokenServer) give(x Exchange, scopes []string) map[string]any {
 	if lifetime == 0 {
 		lifetime = 5 * time.Minute
 	}
-	token := fmt.Sprintf("t%d.%s", len(s.asked), base64.RawURLEncoding.EncodeToString([]byte(strings.Join(scopes, " "))))
+	token := fmt.Sprintf("%st%d.%s", canary.Mark, len(s.asked), base64.RawURLEncoding.EncodeToString([]byte(strings.Join(scopes, " "))))
 	s.given[token] = &granted{scopes: scopes, until: s.now().Add(lifetime)}
 	answer := map[string]any{"token": token, "expires_in": int(lifetime.Seconds())}
 	if s.options.ExpiresIn != 0 {

@@ -92,14 +92,10 @@ var blobCases = []testCase{
 		s.upload(s.repo, []byte("here"))
 		equal(s, "content", string(s.read(s.repo, desc.Digest)), "here")
 	}},
-	{"a mount needs no upload", func(s *suite) {
-		desc := s.upload(s.repo, []byte("to be mounted"))
-		for _, from := range []string{"app/hello", ""} {
-			into := s.repository("into/" + "x" + from)
-			_, err := into.NewUpload(s.ctx, &berth.UploadOptions{Mount: desc.Digest, From: from})
-			s.wantErr(err, berth.ErrMounted)
-			equal(s, "content", string(s.read(into, desc.Digest)), "to be mounted")
-		}
+	{"a mount needs no upload", func(s *suite) { s.mounts("app/hello") }},
+	{"a mount from any repository needs no upload", func(s *suite) {
+		s.needs(mountsFromAny)
+		s.mounts("")
 	}},
 	{"a mount that does not work is an upload", func(s *suite) {
 		for _, from := range []string{"app/absent", ""} {
@@ -223,6 +219,16 @@ var uploadCases = []testCase{
 			equal(s, "content", string(s.read(s.repo, digest.FromString(want))), want)
 		}
 	}},
+}
+
+// mounts makes sure that a blob comes into another repository without an upload.
+func (s *suite) mounts(from string) {
+	s.Helper()
+	desc := s.upload(s.repo, []byte("to be mounted"))
+	into := s.repository("into/x")
+	_, err := into.NewUpload(s.ctx, &berth.UploadOptions{Mount: desc.Digest, From: from})
+	s.wantErr(err, berth.ErrMounted)
+	equal(s, "content", string(s.read(into, desc.Digest)), "to be mounted")
 }
 
 // uploadInSteps writes byte by byte, resting between the first and the rest.

@@ -56,6 +56,7 @@ var manifestCases = []testCase{
 		equal(s, "type", got.MediaType, manifest.MediaTypeDockerManifestList)
 	}},
 	{"a manifest by another digest algorithm", func(s *suite) {
+		s.needs(manifestDigests)
 		raw := encode(s.image(s.repo))
 		d := digest.SHA512.FromBytes(raw)
 		_, err := s.repo.PushManifest(s.ctx, raw, &berth.PushOptions{Digest: d})
@@ -99,10 +100,10 @@ var manifestCases = []testCase{
 		_, err := s.repository("app/other").PushManifest(s.ctx, raw, nil)
 		s.wantErr(err, berth.ErrManifestBlobUnknown)
 	}},
-	{"a foreign layer need not be there", func(s *suite) {
-		m := s.image(s.repo)
-		m.Layers = append(m.Layers, v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: absent("foreign"), Size: 1, URLs: []string{"https://example.com/layer"}})
-		s.push(s.repo, encode(m), "v1")
+	{"a foreign layer need not be there", func(s *suite) { s.push(s.repo, encode(s.foreign(nondistributable)), "v1") }},
+	{"a layer of any type that lies elsewhere need not be there", func(s *suite) {
+		s.needs(foreignLayers)
+		s.push(s.repo, encode(s.foreign(v1.MediaTypeImageLayer)), "v1")
 	}},
 	{"several tags in one push", func(s *suite) {
 		tags := []string{"1", "1.2", "1.2.3", "latest"}
@@ -141,25 +142,8 @@ var manifestCases = []testCase{
 		s.must(err)
 	}},
 	{"of many that race for a tag one wins", func(s *suite) {
-		var raws [8][]byte
-		for i := range raws {
-			raws[i] = encode(s.image(s.repo))
-		}
-		var wins atomic.Int32
-		var wg sync.WaitGroup
-		for _, raw := range raws {
-			wg.Go(func() {
-				_, err := s.repo.PushManifest(s.ctx, raw, &berth.PushOptions{Tags: []string{"race"}, IfNoneMatch: true})
-				switch {
-				case err == nil:
-					wins.Add(1)
-				case !errors.Is(err, berth.ErrPreconditionFailed):
-					s.Errorf("a loser got %v", err)
-				}
-			})
-		}
-		wg.Wait()
-		equal(s, "winners", wins.Load(), 1)
+		s.needs(races)
+		equal(s, "winners", s.race(s.images(8), "race"), 1)
 	}},
 	{"untag leaves the manifest", func(s *suite) {
 		desc := s.push(s.repo, encode(s.image(s.repo)), "v1", "v2")
@@ -224,6 +208,7 @@ var listCases = []testCase{
 		s.wantErr(err, berth.ErrNameUnknown)
 	}},
 	{"a repository without tags", func(s *suite) {
+		s.needs(tagListsWithoutTags)
 		s.push(s.repo, encode(s.image(s.repo)))
 		tags, err := collect(s.repo.Tags(s.ctx, ""))
 		s.must(err)
@@ -273,6 +258,36 @@ var listCases = []testCase{
 		s.must(err)
 		equal(s, "referrers", len(got), 0)
 	}},
+}
+
+// nondistributable is the type that says of a layer that it lies elsewhere. It is out of use, and yet there.
+const nondistributable = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+
+// foreign is an image with a layer of that type which is not there.
+func (s *suite) foreign(mediaType string) v1.Manifest {
+	s.Helper()
+	m := s.image(s.repo)
+	m.Layers = append(m.Layers, v1.Descriptor{MediaType: mediaType, Digest: absent("foreign"), Size: 1, URLs: []string{"https://example.com/layer"}})
+	return m
+}
+
+// race has all of the manifests pushed at once under a tag that is to be new, and returns how many were.
+func (s *suite) race(raws [][]byte, tag string) int {
+	var wins atomic.Int32
+	var wg sync.WaitGroup
+	for _, raw := range raws {
+		wg.Go(func() {
+			_, err := s.repo.PushManifest(s.ctx, raw, &berth.PushOptions{Tags: []string{tag}, IfNoneMatch: true})
+			switch {
+			case err == nil:
+				wins.Add(1)
+			case !errors.Is(err, berth.ErrPreconditionFailed):
+				s.Errorf("a loser got %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	return int(wins.Load())
 }
 
 func referrersCase(s *suite) {

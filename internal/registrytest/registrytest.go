@@ -29,15 +29,31 @@ import (
 type New func(t *testing.T) berth.Registry
 
 // Run runs the suite. Each case gets a registry of its own.
-func Run(t *testing.T, open New) {
-	for _, c := range slices.Concat(blobCases, uploadCases, manifestCases, schema1Cases, listCases) {
+func Run(t *testing.T, open New) { RunLacking(t, Lacks{}, open) }
+
+// RunLacking is Run for an implementation that cannot do all of it.
+func RunLacking(t *testing.T, lacks Lacks, open New) {
+	for _, c := range allCases() {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			s := &suite{T: t, ctx: t.Context(), reg: open(t)}
-			s.repo = s.repository("app/hello")
-			c.run(s)
+			c.run(newSuite(t, lacks, open))
 		})
 	}
+	for _, l := range allLacks() {
+		if !l.in(lacks) {
+			continue
+		}
+		t.Run("it lacks "+l.name, func(t *testing.T) {
+			t.Parallel()
+			if !l.shows(newSuite(t, lacks, open)) {
+				t.Error("it does not: have the suite demand it")
+			}
+		})
+	}
+}
+
+func allCases() []testCase {
+	return slices.Concat(blobCases, uploadCases, manifestCases, schema1Cases, listCases)
 }
 
 type testCase struct {
@@ -48,9 +64,17 @@ type testCase struct {
 // suite is one case's registry and the helpers that all cases share.
 type suite struct {
 	*testing.T
-	ctx  context.Context
-	reg  berth.Registry
-	repo berth.Repository
+	ctx   context.Context
+	reg   berth.Registry
+	repo  berth.Repository
+	lacks Lacks
+}
+
+func newSuite(t *testing.T, lacks Lacks, open New) *suite {
+	t.Helper()
+	s := &suite{T: t, ctx: t.Context(), reg: open(t), lacks: lacks}
+	s.repo = s.repository("app/hello")
+	return s
 }
 
 func (s *suite) repository(name string) berth.Repository {
@@ -67,8 +91,10 @@ func (s *suite) must(err error) {
 	}
 }
 
+// wantErr also tells the error, so that it is looked through for secrets.
 func (s *suite) wantErr(err, want error) {
 	s.Helper()
+	s.Logf("error: %v", err)
 	if !errors.Is(err, want) {
 		s.Errorf("got error %v, want %v", err, want)
 	}
@@ -122,6 +148,15 @@ func (s *suite) image(repo berth.Repository) v1.Manifest {
 		Config:    config,
 		Layers:    []v1.Descriptor{layer},
 	}
+}
+
+// images is n manifests of image.
+func (s *suite) images(n int) (raws [][]byte) {
+	s.Helper()
+	for range n {
+		raws = append(raws, encode(s.image(s.repo)))
+	}
+	return raws
 }
 
 func index(children ...v1.Descriptor) v1.Index {

@@ -18,6 +18,7 @@ import (
 
 var schema1Cases = []testCase{
 	{"a signed schema 1 manifest comes out as it went in, under its payload's digest", func(s *suite) {
+		s.needs(schema1Manifests)
 		m := s.signed(s.schema1("app/hello", "v1"))
 		want := v1.Descriptor{MediaType: schema1.MediaTypeSigned, Digest: m.Digest(), Size: int64(len(m.Raw()))}
 		equal(s, "descriptor", s.push(s.repo, m.Raw(), "v1"), want)
@@ -37,6 +38,7 @@ var schema1Cases = []testCase{
 		}
 	}},
 	{"the last who signs a schema 1 manifest is served", func(s *suite) {
+		s.needs(schema1Manifests)
 		unsigned := s.schema1("app/hello", "v1")
 		for _, m := range []*schema1.Manifest{unsigned, s.signed(unsigned), s.signed(unsigned), unsigned} {
 			equal(s, "digest", s.push(s.repo, m.Raw(), "v1").Digest, unsigned.Digest())
@@ -49,6 +51,7 @@ var schema1Cases = []testCase{
 		}
 	}},
 	{"a schema 1 manifest goes with its tags", func(s *suite) {
+		s.needs(schema1Manifests)
 		m := s.signed(s.schema1("app/hello", "v1"))
 		s.push(s.repo, m.Raw(), "v1")
 		s.must(s.repo.DeleteManifest(s.ctx, m.Digest()))
@@ -61,6 +64,7 @@ var schema1Cases = []testCase{
 		s.must(err)
 	}},
 	{"a schema 1 manifest must be of where it is pushed to", func(s *suite) {
+		s.needs(schema1Manifests)
 		m := s.signed(s.schema1("app/hello", "v1"))
 		push := func(repo string, opts berth.PushOptions, want error) {
 			s.Helper()
@@ -73,11 +77,13 @@ var schema1Cases = []testCase{
 		push("app/hello", berth.PushOptions{Digest: m.Digest()}, nil)
 	}},
 	{"in the library namespace a schema 1 manifest may leave that out", func(s *suite) {
+		s.needs(schema1Manifests)
 		s.repo = s.repository("library/hello")
 		m := s.signed(s.schema1("hello", "v1"))
 		s.push(s.repo, m.Raw(), "v1")
 	}},
 	{"a missing layer of schema 1 is a blob that is unknown", func(s *suite) {
+		s.needs(schema1Manifests)
 		lone, err := schema1.NewLayer(absent("layer"), []byte(`{"id":"`+absent("id").Encoded()+`"}`))
 		s.must(err)
 		m, err := schema1.Build(schema1.Target{Ref: berth.Reference{Repository: "app/hello", Tag: "v1"}}, "amd64", []schema1.Layer{lone})

@@ -85,7 +85,7 @@ func TestNothingOfTheMachineIsUsed(t *testing.T) {
 	t.Setenv("DOCKER_CONFIG", elsewhere)
 	t.Setenv("PATH", "")
 	registry := berthtest.New(t)
-	registry.RequireBasic("ada", "secret")
+	registry.RequireBasic("ada", "canary.secret")
 	t.Setenv("DOCKER_CONFIG", registry.DockerConfig())
 	registry.PushImage("app:v1", nil)
 	if _, err := registry.Resolve(t.Context(), registry.Host()+"/app:v1"); !errors.Is(err, berth.ErrUnauthorized) {

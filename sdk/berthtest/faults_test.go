@@ -302,12 +302,12 @@ func TestLimitLetsEverythingThroughAtLast(t *testing.T) {
 // Who has shown a password is known also where the request fails.
 func TestARequestThatFailsIsAuthenticated(t *testing.T) {
 	registry := berthtest.New(t)
-	registry.RequireBasic("ada", "secret")
+	registry.RequireBasic("ada", "canary.secret")
 	registry.Fail(nil, 1, http.StatusServiceUnavailable)
 	for range 2 {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, registry.URL()+"/v2/", nil)
 		must(t, err)
-		req.SetBasicAuth("ada", "secret")
+		req.SetBasicAuth("ada", "canary.secret")
 		resp, err := http.DefaultClient.Do(req)
 		must(t, err)
 		resp.Body.Close()

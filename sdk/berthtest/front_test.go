@@ -16,7 +16,7 @@ import (
 func frontOf(t *testing.T, backend *httptest.Server) *front {
 	t.Helper()
 	f, err := newFront(func() sdk.Endpoint {
-		return sdk.Endpoint{Host: backend.Listener.Addr().String(), Username: "any", Password: "secret"}
+		return sdk.Endpoint{Host: backend.Listener.Addr().String(), Username: "any", Password: "canary.secret"}
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +77,7 @@ func TestRequestsArePassedOnAsTheyAre(t *testing.T) {
 	req.Header.Set("Accept", "text/x")
 	ask(t, req)
 	r := <-got
-	if user, password, _ := r.BasicAuth(); user != "any" || password != "secret" || r.Host != backend.Listener.Addr().String() {
+	if user, password, _ := r.BasicAuth(); user != "any" || password != "canary.secret" || r.Host != backend.Listener.Addr().String() {
 		t.Errorf("it came from %s, %s to %s", user, password, r.Host)
 	}
 	if r.RequestURI != "/v2/a%2Fb/tags/list?last=%zz;&n=1" || r.Header.Get("Accept") != "text/x" || r.Header.Get("X-Forwarded-For") != "" {

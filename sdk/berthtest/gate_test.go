@@ -17,7 +17,7 @@ import (
 
 const (
 	user     = "ada"
-	password = "lovelace's: own"
+	password = "canary.lovelace's: own"
 )
 
 func basic(user, password string) string {
@@ -40,7 +40,7 @@ func TestClientsLogIn(t *testing.T) {
 			want           error
 		}{
 			{user, password, nil},
-			{user, "wrong", berth.ErrUnauthorized},
+			{user, "canary.wrong", berth.ErrUnauthorized},
 			{"bob", password, berth.ErrUnauthorized},
 			{"", "", berth.ErrUnauthorized},
 		} {
@@ -88,7 +88,7 @@ func TestTheEndpointHasWhatIsAskedFor(t *testing.T) {
 func TestBasicChallenge(t *testing.T) {
 	registry := berthtest.New(t)
 	registry.RequireBasic(user, password)
-	got := ask(t.Context(), registry, http.MethodGet, "/v2/", basic(user, "wrong"), "")
+	got := ask(t.Context(), registry, http.MethodGet, "/v2/", basic(user, "canary.wrong"), "")
 	if got.status != http.StatusUnauthorized || !strings.HasPrefix(got.header.Get("WWW-Authenticate"), "Basic realm=") || !strings.Contains(got.body, `"UNAUTHORIZED"`) {
 		t.Errorf("got %+v", got)
 	}
@@ -175,7 +175,7 @@ func TestATokenIsGoodForItsScopes(t *testing.T) {
 func TestTokensAreForWhoLogsIn(t *testing.T) {
 	registry := berthtest.New(t)
 	registry.RequireToken(user, password)
-	for _, credentials := range []string{"", basic(user, "wrong"), basic("bob", password), "Bearer x"} {
+	for _, credentials := range []string{"", basic(user, "canary.wrong"), basic("bob", password), "Bearer x"} {
 		if got := ask(t.Context(), registry, http.MethodGet, "/token", credentials, ""); got.status != http.StatusUnauthorized || !strings.Contains(got.body, `"UNAUTHORIZED"`) {
 			t.Errorf("%q: got %+v", credentials, got)
 		}

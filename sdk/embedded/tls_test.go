@@ -230,7 +230,7 @@ func TestAddressesBeyondLoopback(t *testing.T) {
 func TestServeBeyondLoopback(t *testing.T) {
 	cert, certFile, keyFile := certified(t, t.TempDir())
 	address := serveTLS(t, embedded.ServeOptions{Listen: plugin.ListenOptions{
-		Address: "0.0.0.0:0", CertFile: certFile, KeyFile: keyFile, Token: "secret", Hosts: []string{"registry.test"},
+		Address: "0.0.0.0:0", CertFile: certFile, KeyFile: keyFile, Token: "canary.token", Hosts: []string{"registry.test"},
 	}})
 	_, port, err := net.SplitHostPort(address)
 	fatal(t, err)
@@ -261,7 +261,7 @@ func TestServeAtAName(t *testing.T) {
 	}
 	cert, certFile, keyFile := certified(t, t.TempDir())
 	address := serveTLS(t, embedded.ServeOptions{Listen: plugin.ListenOptions{
-		Address: name + ":0", CertFile: certFile, KeyFile: keyFile, Token: "secret",
+		Address: name + ":0", CertFile: certFile, KeyFile: keyFile, Token: "canary.token",
 	}})
 	_, port, err := net.SplitHostPort(address)
 	fatal(t, err)

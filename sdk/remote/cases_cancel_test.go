@@ -73,12 +73,12 @@ func wantWhole(t *testing.T, s *stage) {
 }
 
 func TestCase23CalledOffWithAnyRequest(t *testing.T) {
-	content, desc := randomBlob(t, 5<<19)
+	content, desc := randomBlob(t, 3<<19)
 	for _, before := range []bool{true, false} {
 		for at, over := 1, false; !over; at++ {
 			t.Run(fmt.Sprint(at, before), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					s := newStage(t, hostile.Options{Tokens: adasTokens(), NoReferrers: true, Faults: []*hostile.Fault{{On: moreThan(3 << 19), Status: 413}}})
+					s := newStage(t, hostile.Options{Tokens: adasTokens(), NoReferrers: true, Faults: []*hostile.Fault{{On: moreThan(5 << 18), Status: 413}}})
 					ctx, cancel := context.WithCancel(t.Context())
 					p := &pulling{RoundTripper: s.network, off: cancel, at: int32(at), before: before}
 					repo := s.openWith(t, &remote.Options{Transport: p})
@@ -109,7 +109,7 @@ func TestCase23CalledOffWithAnyRequest(t *testing.T) {
 }
 
 func TestCase23CalledOffWhileARegistryIsSilent(t *testing.T) {
-	content, desc := randomBlob(t, 3<<20)
+	content, desc := randomBlob(t, 3<<19)
 	for name, fault := range map[string]hostile.Fault{
 		"a challenge":           {On: hostile.On("", "/v2/")},
 		"a token":               {On: hostile.On("", "/token")},

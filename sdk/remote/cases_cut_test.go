@@ -108,8 +108,8 @@ func opener(content []byte) func() (io.ReadCloser, error) {
 }
 
 func TestCase17APushThatBreaksOffGoesOnWhereItWas(t *testing.T) {
-	content, desc := randomBlob(t, 60<<20)
-	link := cutBefore(t, serve(t, &server.Options{Hosts: []string{"127.0.0.1"}}), 10<<20, 5)
+	content, desc := randomBlob(t, 48<<20)
+	link := cutBefore(t, serve(t, &server.Options{Hosts: []string{"127.0.0.1"}}), 8<<20, 5)
 	repo := repository(t, link.Addr().String(), nil)
 	var sent int64
 	err := repo.PushBlob(t.Context(), desc, opener(content), &remote.BlobOptions{Sent: func(n int) { sent += int64(n) }})

@@ -56,7 +56,7 @@ func referrer(subject v1.Descriptor, n int) []byte {
 
 // Two machines at once lose nothing of each other.
 func TestCase21ManyWriters(t *testing.T) {
-	const each = 40
+	const each = 25
 	for name, conditions := range map[string]bool{"If-Match is honoured": true, "and is not": false} {
 		t.Run(name, func(t *testing.T) {
 			host := old(t, conditions)

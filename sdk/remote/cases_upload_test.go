@@ -37,7 +37,7 @@ func (f *slowFile) Read(p []byte) (int, error) {
 
 func (f *slowFile) Close() error { return nil }
 
-// Four MiB a second make six of the 24 in the life of a token.
+// Two MiB a second make four of the twelve in the life of a token.
 func TestCase03ATokenThatEndsDuringAnUpload(t *testing.T) {
 	for name, tt := range map[string]struct {
 		opts  hostile.Options
@@ -46,16 +46,16 @@ func TestCase03ATokenThatEndsDuringAnUpload(t *testing.T) {
 	}{
 		"the token is looked at first":           {hostile.Options{}, 1, 0},
 		"and at the end, and what came is kept":  {hostile.Options{TokensAtEnd: true}, 2, 0},
-		"and at the end, and nothing of it kept": {hostile.Options{TokensAtEnd: true, DropRefused: true}, 3, 40 << 20},
+		"and at the end, and nothing of it kept": {hostile.Options{TokensAtEnd: true, DropRefused: true}, 3, 20 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				content, desc := randomBlob(t, 24<<20)
+				content, desc := randomBlob(t, 12<<20)
 				tt.opts.Tokens = hostile.NewTokenServer(&hostile.TokenOptions{Users: map[string]string{"ada": canary}, Lifetime: 2 * time.Second})
 				s := newStage(t, tt.opts)
 				var sent int64
 				open := func() (io.ReadCloser, error) {
-					return &slowFile{Reader: bytes.NewReader(content), while: 250 * time.Millisecond}, nil
+					return &slowFile{Reader: bytes.NewReader(content), while: 500 * time.Millisecond}, nil
 				}
 				err := s.open(t, "x").PushBlob(t.Context(), desc, open, &remote.BlobOptions{Sent: func(n int) { sent += int64(n) }})
 				if err != nil || !bytes.Equal(s.Blob("x", desc.Digest), content) {
@@ -72,7 +72,7 @@ func TestCase03ATokenThatEndsDuringAnUpload(t *testing.T) {
 // That a token has ended is no licence to ask for ever.
 func TestCase03ATokenThatIsNeverGood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		content, desc := randomBlob(t, 24<<20)
+		content, desc := randomBlob(t, 12<<20)
 		s := newStage(t, hostile.Options{Tokens: adasTokens(), Faults: []*hostile.Fault{{On: hostile.On("PUT", ""), Status: 401}, {On: hostile.On("PATCH", ""), Status: 401}}})
 		err := s.open(t, "x").PushBlob(t.Context(), desc, opener(content), nil)
 		if asked := s.Count("PUT", "") + s.Count("PATCH", ""); !errors.Is(err, berth.ErrUnauthorized) || asked > 8 || s.Uploads() != 0 {
@@ -98,9 +98,9 @@ func (s *stage) lengths(method string) (all []int64) {
 
 func TestCase17ABlobThatIsTooLargeForOneRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t, hostile.Options{Faults: []*hostile.Fault{{On: moreThan(5 << 20), Status: 413, Body: "<html>"}}})
+		s := newStage(t, hostile.Options{Faults: []*hostile.Fault{{On: moreThan(5 << 19), Status: 413, Body: "<html>"}}})
 		repo := s.open(t, "x")
-		for n, size := range []int{12 << 20, 9<<20 + 1} {
+		for n, size := range []int{12 << 19, 9<<19 + 1} {
 			content, desc := randomBlob(t, size)
 			if err := repo.PushBlob(t.Context(), desc, opener(content), nil); err != nil || s.Blob("x", desc.Digest) == nil {
 				t.Errorf("blob %d: %v", n, err)
@@ -108,7 +108,7 @@ func TestCase17ABlobThatIsTooLargeForOneRequest(t *testing.T) {
 		}
 		tooLarge := 0
 		for _, n := range append(s.lengths("PUT"), s.lengths("PATCH")...) {
-			if n > 5<<20 {
+			if n > 5<<19 {
 				tooLarge++
 			}
 		}
@@ -135,7 +135,7 @@ func TestCase17ASmallBlobThatIsTooLarge(t *testing.T) {
 }
 
 func TestCase17ChunksAreAsLongAsTheRegistryWants(t *testing.T) {
-	const least = 3 << 20
+	const least = 3 << 19
 	long := func(t *testing.T, s *stage) {
 		t.Helper()
 		if all := s.lengths("PATCH"); len(all) < 2 || slices.Min(all) < least {
@@ -145,12 +145,12 @@ func TestCase17ChunksAreAsLongAsTheRegistryWants(t *testing.T) {
 	t.Run("Write", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newStage(t, hostile.Options{MinChunk: least})
-			content, desc := randomBlob(t, 11<<20+5)
+			content, desc := randomBlob(t, 11<<19+5)
 			up, err := s.open(t, "x").NewUpload(t.Context(), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for part := range slices.Chunk(content, 700_000) {
+			for part := range slices.Chunk(content, 350_000) {
 				if n, err := up.Write(part); err != nil || n != len(part) {
 					t.Fatal(n, err)
 				}
@@ -163,8 +163,8 @@ func TestCase17ChunksAreAsLongAsTheRegistryWants(t *testing.T) {
 	})
 	t.Run("PushBlob", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			s := newStage(t, hostile.Options{MinChunk: least, Faults: []*hostile.Fault{{On: moreThan(4 << 20), Status: 413}}})
-			content, desc := randomBlob(t, 11<<20+5)
+			s := newStage(t, hostile.Options{MinChunk: least, Faults: []*hostile.Fault{{On: moreThan(2 << 20), Status: 413}}})
+			content, desc := randomBlob(t, 11<<19+5)
 			if err := s.open(t, "x").PushBlob(t.Context(), desc, opener(content), nil); err != nil || s.Blob("x", desc.Digest) == nil {
 				t.Error(err)
 			}
@@ -178,14 +178,14 @@ func TestCase17ECR(t *testing.T) {
 	for _, host := range []string{"123456789012.dkr.ecr.eu-west-1.amazonaws.com", "public.ecr.aws"} {
 		for name, fault := range map[string]*hostile.Fault{
 			"goes well":  {Times: 1, On: hostile.On("NONE", "")},
-			"breaks off": {Times: 1, On: hostile.On("PUT", ""), Cut: true, After: 3 << 20},
+			"breaks off": {Times: 1, On: hostile.On("PUT", ""), Cut: true, After: 3 << 19},
 			"is refused": {Times: 1, On: hostile.On("PUT", ""), Status: 503},
 		} {
 			t.Run(host+" "+name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := newStage(t, hostile.Options{OneChunk: true, Faults: []*hostile.Fault{fault}})
 					s.network.Handle("https://"+host, s.Registry)
-					content, desc := randomBlob(t, 6<<20)
+					content, desc := randomBlob(t, 3<<20)
 					repo, err := s.client(t, host).Open("x")
 					if err != nil {
 						t.Fatal(err)
@@ -216,7 +216,7 @@ func TestCase17ARegistryThatTakesLessThanItIsSent(t *testing.T) {
 		"halves, and says 416":     {HalfChunks: 2},
 		"of a request without end": {ShortChunks: 1, HalfChunks: 1},
 	} {
-		content, desc := randomBlob(t, 7<<20)
+		content, desc := randomBlob(t, 7<<19)
 		t.Run("Write/"+name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newStage(t, opts)
@@ -224,7 +224,7 @@ func TestCase17ARegistryThatTakesLessThanItIsSent(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				for part := range slices.Chunk(content, 2<<20) {
+				for part := range slices.Chunk(content, 1<<20) {
 					if n, err := up.Write(part); err != nil || n != len(part) {
 						t.Fatal(n, err)
 					}
@@ -236,7 +236,7 @@ func TestCase17ARegistryThatTakesLessThanItIsSent(t *testing.T) {
 		})
 		t.Run("PushBlob/"+name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				opts.Faults = []*hostile.Fault{{On: moreThan(2 << 20), Status: 413}}
+				opts.Faults = []*hostile.Fault{{On: moreThan(1 << 20), Status: 413}}
 				s := newStage(t, opts)
 				if err := s.open(t, "x").PushBlob(t.Context(), desc, opener(content), nil); err != nil || !bytes.Equal(s.Blob("x", desc.Digest), content) {
 					t.Error(err)
@@ -254,9 +254,9 @@ func TestCase17ARegistryThatTakesLessThanItIsSent(t *testing.T) {
 func TestCase17ARegistryThatDropsChunks(t *testing.T) {
 	for chunks := range 2 {
 		synctest.Test(t, func(t *testing.T) {
-			s := newStage(t, hostile.Options{OneChunk: true, Faults: []*hostile.Fault{{On: moreThan(2 << 20), Times: 1 + chunks, Status: 413}}})
+			s := newStage(t, hostile.Options{OneChunk: true, Faults: []*hostile.Fault{{On: moreThan(1 << 20), Times: 1 + chunks, Status: 413}}})
 			repo := s.open(t, "x")
-			for _, size := range []int{7 << 20, 8 << 20} {
+			for _, size := range []int{7 << 19, 8 << 19} {
 				content, desc := randomBlob(t, size)
 				if err := repo.PushBlob(t.Context(), desc, opener(content), nil); err != nil || s.Blob("x", desc.Digest) == nil {
 					t.Error(err)
@@ -304,10 +304,10 @@ func TestCase17WhatBreaksOffAndMore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				content, desc := randomBlob(t, 12<<20)
+				content, desc := randomBlob(t, 6<<20)
 				var faults []*hostile.Fault
 				for range 5 {
-					faults = append(faults, &hostile.Fault{On: put, Times: 1, Cut: true, After: 1 + rand.Int64N(2<<20)})
+					faults = append(faults, &hostile.Fault{On: put, Times: 1, Cut: true, After: 1 + rand.Int64N(1<<20)})
 				}
 				if tt.fault != nil {
 					faults = slices.Insert(faults, 2, tt.fault)
@@ -322,7 +322,7 @@ func TestCase17WhatBreaksOffAndMore(t *testing.T) {
 				}
 				most := desc.Size + 5<<18
 				if tt.again {
-					most += 10 << 20
+					most += 5 << 20
 				}
 				if sent > most || s.Count("POST", "") > 2 {
 					t.Errorf("%d bytes were sent, %d at most would do; %d uploads were begun", sent, most, s.Count("POST", ""))
@@ -335,14 +335,14 @@ func TestCase17WhatBreaksOffAndMore(t *testing.T) {
 func TestCase17ARangeThatIsOffByOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, hostile.Options{Faults: []*hostile.Fault{
-			{On: hostile.On("PUT", ""), Times: 1, Cut: true, After: 3 << 20}, {On: moreThan(4 << 20), Status: 413},
+			{On: hostile.On("PUT", ""), Times: 1, Cut: true, After: 3 << 19}, {On: moreThan(2 << 20), Status: 413},
 		}})
 		s.network.Handle("https://shifted.example", offByOne(s))
 		repo, err := s.client(t, "shifted.example").Open("x")
 		if err != nil {
 			t.Fatal(err)
 		}
-		content, desc := randomBlob(t, 15<<20)
+		content, desc := randomBlob(t, 15<<19)
 		if err := repo.PushBlob(t.Context(), desc, opener(content), nil); err != nil || s.Count("POST", "") > 2 {
 			t.Errorf("after %d uploads: %v", s.Count("POST", ""), err)
 		}

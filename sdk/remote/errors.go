@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/internal/ocirequest"
 	"github.com/berthoci/berth/sdk/remote/auth"
@@ -43,6 +45,7 @@ func (e *Error) Error() string {
 		if e.Name == "" && one.Message != "" && !strings.Contains(strings.ToUpper(one.Message), one.Code) {
 			texts[i] = one.Code + ": " + one.Message
 		}
+		texts[i] += e.about(one)
 	}
 	said := strings.Join(texts, "; ")
 	if e.Name != "" {
@@ -52,6 +55,16 @@ func (e *Error) Error() string {
 		said += "; " + e.Advice
 	}
 	return fmt.Sprintf("%s %s: status %d: %s", e.Method, e.URL, e.Status, said)
+}
+
+// about names the content that an error is about, where only its detail does.
+func (e *Error) about(one *berth.Error) string {
+	for _, d := range digest.DigestRegexp.FindAllString(one.Detail, -1) {
+		if digest.Digest(d).Validate() == nil && !strings.Contains(one.Message+e.URL, d) {
+			return ": " + d
+		}
+	}
+	return ""
 }
 
 // Unwrap returns the parts, so that [errors.Is] finds their codes.

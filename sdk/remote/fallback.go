@@ -278,10 +278,14 @@ func (r *Repository) writeList(ctx context.Context, tag string, list *referrerLi
 		return err
 	}
 	opts := &berth.PushOptions{MediaType: v1.MediaTypeImageIndex, Tags: []string{tag}}
+	desc, err := r.check(raw, opts)
+	if err != nil {
+		return err
+	}
 	conditions := &r.registry.learnt.conditions
 	if !conditions.isYes() && !conditions.isNo() {
 		opts.IfMatch = impossible
-		_, err := r.push(ctx, raw, opts)
+		err := r.push(ctx, desc, raw, opts)
 		if !conditions.learnFrom(err) || err == nil {
 			return err
 		}
@@ -290,8 +294,7 @@ func (r *Repository) writeList(ctx context.Context, tag string, list *referrerLi
 	if conditions.isNo() {
 		opts.IfMatch, opts.IfNoneMatch = "", false
 	}
-	_, err = r.push(ctx, raw, opts)
-	return err
+	return r.push(ctx, desc, raw, opts)
 }
 
 // learnFrom learns whether a registry keeps to conditions from what it says to one that cannot be met. It reports whether that

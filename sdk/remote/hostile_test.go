@@ -27,9 +27,19 @@ var emptyDigest = digest.FromString(emptyIndex)
 // against returns the repository "x" of a registry that answers as the handler does.
 func against(t *testing.T, handler http.HandlerFunc) *remote.Repository {
 	t.Helper()
+	return openX(t, registryOf(t, handler))
+}
+
+// registryOf returns the registry that answers as the handler does.
+func registryOf(t *testing.T, handler http.HandlerFunc) *remote.Registry {
+	t.Helper()
 	srv := httptest.NewServer(handler)
 	t.Cleanup(srv.Close)
-	return repository(t, srv.Listener.Addr().String(), &remote.Options{Patience: -1})
+	registry, err := remote.New(srv.Listener.Addr().String(), &remote.Options{Patience: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return registry
 }
 
 func repository(t *testing.T, host string, opts *remote.Options) *remote.Repository {
@@ -38,6 +48,11 @@ func repository(t *testing.T, host string, opts *remote.Options) *remote.Reposit
 	if err != nil {
 		t.Fatal(err)
 	}
+	return openX(t, registry)
+}
+
+func openX(t *testing.T, registry *remote.Registry) *remote.Repository {
+	t.Helper()
 	repo, err := registry.Open("x")
 	if err != nil {
 		t.Fatal(err)
@@ -281,8 +296,8 @@ func TestReferrersFromTheFallbackTag(t *testing.T) {
 
 // A body that was sent before the registry asked for credentials is sent again.
 func TestPushBlobSendsItsBodyAgain(t *testing.T) {
-	host := serve(t, &server.Options{Authorizer: server.Token("s3cret")})
-	repo := repository(t, host, &remote.Options{Credentials: auth.Static(host, auth.Credential{Username: "x", Password: "s3cret"})})
+	host := serve(t, &server.Options{Authorizer: server.Token(canary)})
+	repo := repository(t, host, &remote.Options{Credentials: auth.Static(host, auth.Credential{Username: "x", Password: canary})})
 	content := bytes.Repeat([]byte("content "), 100_000)
 	desc := v1.Descriptor{Digest: digest.FromBytes(content), Size: int64(len(content))}
 	for range 2 {
@@ -306,8 +321,8 @@ func TestPushBlobSendsItsBodyAgain(t *testing.T) {
 }
 
 func TestPing(t *testing.T) {
-	host := serve(t, &server.Options{Authorizer: server.Token("s3cret")})
-	for password, want := range map[string]error{"s3cret": nil, "wrong": berth.ErrUnauthorized, "": berth.ErrUnauthorized} {
+	host := serve(t, &server.Options{Authorizer: server.Token(canary)})
+	for password, want := range map[string]error{canary: nil, canary + "-wrong": berth.ErrUnauthorized, "": berth.ErrUnauthorized} {
 		registry, err := remote.New(host, &remote.Options{Credentials: auth.Static(host, auth.Credential{Username: "x", Password: password})})
 		if err != nil {
 			t.Fatal(err)
@@ -348,9 +363,9 @@ func TestARefusalSaysWhatToDo(t *testing.T) {
 		says      string
 	}{
 		"nothing stored":             {`Basic realm="x"`, auth.Credential{}, "no credentials are stored for HOST: docker login HOST"},
-		"wrong password":             {`Basic realm="x"`, auth.Credential{Username: "alice", Password: "canary"}, "HOST refused user alice"},
-		"a stored token":             {`Basic realm="x"`, auth.Credential{IdentityToken: "canary"}, "HOST refused the stored token"},
-		"not allowed":                {`Bearer error="insufficient_scope"`, auth.Credential{Username: "alice", Password: "canary"}, "the login is good, but does not allow this"},
+		"wrong password":             {`Basic realm="x"`, auth.Credential{Username: "alice", Password: canary}, "HOST refused user alice"},
+		"a stored token":             {`Basic realm="x"`, auth.Credential{IdentityToken: canary}, "HOST refused the stored token"},
+		"not allowed":                {`Bearer error="insufficient_scope"`, auth.Credential{Username: "alice", Password: canary}, "the login is good, but does not allow this"},
 		"not allowed, nor logged in": {`Bearer error="insufficient_scope"`, auth.Credential{}, "no credentials are stored for HOST: docker login HOST"},
 		"no challenge yet":           {"", auth.Credential{}, "docker login HOST"},
 	} {
@@ -363,7 +378,7 @@ func TestARefusalSaysWhatToDo(t *testing.T) {
 			if !errors.Is(err, berth.ErrUnauthorized) || !strings.Contains(err.Error(), strings.ReplaceAll(tt.says, "HOST", host)) {
 				t.Errorf("got %v, want it to say %q", err, tt.says)
 			}
-			if strings.Contains(err.Error(), "canary") {
+			if strings.Contains(err.Error(), canary) {
 				t.Errorf("%q tells a secret", err)
 			}
 		})

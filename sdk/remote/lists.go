@@ -9,6 +9,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -19,7 +20,7 @@ import (
 )
 
 const (
-	// maxList bounds the body of one page of a list, in bytes.
+	// maxList bounds the body of one page of a list, and what is gathered of several, in bytes.
 	maxList = 32 << 20
 	// maxEmpty is how many pages in a row may have nothing on them.
 	maxEmpty = 100
@@ -47,16 +48,47 @@ func (r *Repository) FirstTags(ctx context.Context, n int) iter.Seq2[string, err
 	return r.tags(ctx, "", n)
 }
 
-// Repositories lists the registry's catalog.
+// Repositories lists the registry's catalog. There are registries that have an order of their own, in which their pages follow
+// each other, too: so all of it is read before the first name is yielded.
 func (r *Registry) Repositories(ctx context.Context, after string) iter.Seq2[string, error] {
-	req := ocirequest.Request{Kind: ocirequest.Catalog, Last: after, N: ocirequest.NoLimit}
-	return pages(ctx, exchange{request: req}, r.send, func(body []byte) ([]string, error) {
-		var list struct {
-			Repositories []string `json:"repositories"`
+	return func(yield func(string, error) bool) {
+		names, err := r.catalog(ctx, maxList)
+		if err != nil {
+			yield("", err)
+			return
 		}
-		err := unmarshal(body, &list)
-		return list.Repositories, err
-	})
+		for _, name := range names {
+			if name > after && !yield(name, nil) {
+				return
+			}
+		}
+	}
+}
+
+// catalog is all of the catalog, in byte order. The names have so many bytes together, at most.
+func (r *Registry) catalog(ctx context.Context, most int) ([]string, error) {
+	var names []string
+	size := 0
+	req := ocirequest.Request{Kind: ocirequest.Catalog, N: ocirequest.NoLimit}
+	for name, err := range pages(ctx, exchange{request: req}, r.send, readRepositories) {
+		if err != nil {
+			return nil, err
+		}
+		if size += len(name); size > most {
+			return nil, fmt.Errorf("the names of the registry's repositories have more than %d bytes: %w", most, berth.ErrSizeInvalid)
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+func readRepositories(body []byte) ([]string, error) {
+	var list struct {
+		Repositories []string `json:"repositories"`
+	}
+	err := unmarshal(body, &list)
+	return list.Repositories, err
 }
 
 // Referrers lists the referrers of a subject. From a registry that lacks the endpoint they are read

@@ -153,14 +153,25 @@ func suffix(ref string) string {
 
 // PushManifest uploads a manifest and sets its tags. One that refers to another is brought into the list of referrers where the
 // registry does not keep that by itself.
+//
+// Where a condition is given, the tags are looked at before anything is sent: there are registries that take no notice of
+// conditions. At such a one somebody may still move a tag in between.
 func (r *Repository) PushManifest(ctx context.Context, raw []byte, opts *berth.PushOptions) (v1.Descriptor, error) {
 	if opts == nil {
 		opts = &berth.PushOptions{}
 	}
-	return r.push(ctx, raw, opts)
+	desc, err := r.check(raw, opts)
+	if err == nil {
+		err = r.unmoved(ctx, opts)
+	}
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	return desc, r.push(ctx, desc, raw, opts)
 }
 
-func (r *Repository) push(ctx context.Context, raw []byte, opts *berth.PushOptions) (v1.Descriptor, error) {
+// check finds what can be known to be wrong with a push before it begins.
+func (r *Repository) check(raw []byte, opts *berth.PushOptions) (v1.Descriptor, error) {
 	e, err := schema1.Open(opts.MediaType, raw)
 	if err == nil && opts.Digest != "" {
 		err = e.Verify(opts.Digest)
@@ -176,11 +187,59 @@ func (r *Repository) push(ctx context.Context, raw []byte, opts *berth.PushOptio
 			return v1.Descriptor{}, err
 		}
 	}
-	answer, err := r.put(ctx, e.Descriptor, raw, opts)
-	if err == nil {
-		err = r.listReferrer(ctx, e.Descriptor, raw, answer)
+	return e.Descriptor, nil
+}
+
+// unmoved looks whether the tags of a push are where its conditions want them.
+func (r *Repository) unmoved(ctx context.Context, opts *berth.PushOptions) (err error) {
+	for _, tag := range opts.Tags {
+		if opts.IfNoneMatch {
+			err = r.stillAt(ctx, tag, "")
+		}
+		if err == nil && opts.IfMatch != "" {
+			err = r.stillAt(ctx, tag, opts.IfMatch)
+		}
+		if errors.Is(err, berth.ErrManifestUnknown) {
+			return r.elsewhere(tag, "not there")
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return e.Descriptor, err
+	return nil
+}
+
+// stillAt looks whether a tag is where a condition wants it: at that digest, or nowhere if there is none. A registry that is known
+// to keep to conditions is not asked.
+func (r *Repository) stillAt(ctx context.Context, tag string, want digest.Digest) error {
+	if r.registry.learnt.conditions.isYes() {
+		return nil
+	}
+	desc, err := r.Resolve(ctx, tag)
+	switch {
+	case want == "" && errors.Is(err, berth.ErrManifestUnknown):
+		return nil
+	case err == nil && desc.Digest != want:
+		return r.elsewhere(tag, string(desc.Digest))
+	}
+	return err
+}
+
+// elsewhere is the error for a condition that does not hold.
+func (r *Repository) elsewhere(tag, now string) error {
+	err := fmt.Errorf("%w: it is %s", berth.ErrPreconditionFailed, now)
+	if r.registry.name != "" { // then its address means nothing
+		return err
+	}
+	return fmt.Errorf("%s/%s:%s: %w", r.registry.host, r.name, tag, err)
+}
+
+func (r *Repository) push(ctx context.Context, desc v1.Descriptor, raw []byte, opts *berth.PushOptions) error {
+	answer, err := r.put(ctx, desc, raw, opts)
+	if err != nil {
+		return err
+	}
+	return r.listReferrer(ctx, desc, raw, answer)
 }
 
 // put sends the manifest once, and once more for each tag that the registry did not take along. It returns the header of the
@@ -288,14 +347,17 @@ func (r *Repository) DeleteManifest(ctx context.Context, d digest.Digest) error 
 	return r.delete(ctx, string(d), http.Header{})
 }
 
-// Untag deletes a tag.
+// Untag deletes a tag. One that is to be deleted under a condition is looked at before, as it is by PushManifest.
 func (r *Repository) Untag(ctx context.Context, tag string, opts *berth.UntagOptions) error {
 	if err := berth.ValidateTag(tag); err != nil {
 		return err
 	}
 	header := http.Header{}
 	if opts != nil && opts.IfMatch != "" {
-		header.Set("If-Match", `"`+string(opts.IfMatch)+`"`)
+		header = conditions(&berth.PushOptions{IfMatch: opts.IfMatch})
+		if err := r.stillAt(ctx, tag, opts.IfMatch); err != nil {
+			return err
+		}
 	}
 	return r.delete(ctx, tag, header)
 }

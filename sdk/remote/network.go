@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -65,7 +66,7 @@ func (r *Registry) transportError(ctx context.Context, req ocirequest.Request, e
 		return fmt.Errorf("%s %s: %w", req.Method(), plainURL(req.URL(r.base)), err)
 	}
 	e := &NetworkError{Host: r.base.Host, Method: req.Method(), URL: plainURL(req.URL(r.base)), Err: err}
-	e.Reason, e.Advice = explain(err, r.base.Host)
+	e.Reason, e.Advice = explain(err, r.base.Host, r.certDir)
 	return e
 }
 
@@ -79,8 +80,8 @@ func isNetwork(err error) bool {
 	return errors.As(err, &network) || !passing(err) || errors.Is(err, errSilent) || isBroken(err)
 }
 
-// explain says what an error of a connection means to who has named the host.
-func explain(err error, host string) (reason, advice string) {
+// explain says what an error of a connection means to who has named the host. Its certificates are looked for in certDir.
+func explain(err error, host, certDir string) (reason, advice string) {
 	var unknown *net.DNSError
 	var untrusted *tls.CertificateVerificationError
 	var plain tls.RecordHeaderError
@@ -92,7 +93,7 @@ func explain(err error, host string) (reason, advice string) {
 	case errors.As(err, &plain), speaksPlain(err):
 		return "it does not speak https", "if the network in between is trusted, allow http by Options.PlainHTTP or --plain-http " + host
 	case errors.As(err, &untrusted):
-		return untrusted.Err.Error(), fmt.Sprintf("put the certificate of its authority into /etc/docker/certs.d/%s/ca.crt", host)
+		return untrusted.Err.Error(), "put the certificate of its authority into " + filepath.Join(certDir, onDisk(strings.ToLower(host)), "ca.crt")
 	case errors.Is(err, errSilent), isTimeout(err):
 		return "it does not answer", "check the address, and what is between"
 	}

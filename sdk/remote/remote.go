@@ -14,9 +14,10 @@
 //
 // # Limits
 //
-// Two things depend on the registry. [berth.PushOptions.Tags] beyond the first are set in one
+// Three things depend on the registry. [berth.PushOptions.Tags] beyond the first are set in one
 // request where it supports tag parameters, else one after the other. AllowMissing is the
-// registry's to decide; it is not sent.
+// registry's to decide; it is not sent. Conditions are looked at before anything is sent; that a tag
+// does not move after that is only certain where the registry keeps to If-Match and If-None-Match.
 package remote
 
 import (
@@ -26,6 +27,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -81,6 +83,7 @@ type Registry struct {
 	gate   *gate // of its own host
 
 	credentials auth.CredentialFunc
+	certDir     string // the first of those in which certificates are looked for
 	patience    time.Duration
 	learnt      learnt
 	fallbacks   fallbacks
@@ -114,6 +117,7 @@ func New(host string, opts *Options) (*Registry, error) {
 	r := &Registry{
 		host: name, name: opts.Name, base: base, client: &http.Client{Transport: transport}, quirks: quirksOf(name),
 		gate: patient.gate(base.Host), credentials: opts.Credentials, patience: patient.patience,
+		certDir: append(slices.Clone(opts.CertDirs), usualCertDirs()...)[0],
 	}
 	if r.credentials == nil {
 		r.credentials = func(context.Context, string) (auth.Credential, error) { return auth.Credential{}, nil }

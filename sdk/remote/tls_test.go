@@ -30,6 +30,9 @@ import (
 	"github.com/berthoci/berth/sdk/remote/auth"
 )
 
+// canaryKey is in each file with a private key.
+const canaryKey = "canary.key"
+
 // authority is a private CA.
 type authority struct {
 	cert *x509.Certificate
@@ -67,7 +70,7 @@ func (a *authority) issue(t *testing.T, name string) (cert, key []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return cert, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	return cert, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Headers: map[string]string{"Comment": canaryKey}, Bytes: der})
 }
 
 // sign signs with the parent's key, or with its own.
@@ -287,6 +290,7 @@ func TestCase24AWrongFileIsNamed(t *testing.T) {
 		"a certificate that is none":  {map[string][]byte{"c.cert": []byte("x"), "c.key": key}, "c.cert"},
 		"a certificate without a key": {map[string][]byte{"c.cert": cert}, "c.cert"},
 		"a key without a certificate": {map[string][]byte{"c.key": key}, "c.key"},
+		"a key that is none":          {map[string][]byte{"c.cert": cert, "c.key": []byte(canaryKey)}, "c.cert"},
 		"the key of another one":      {map[string][]byte{"c.cert": cert, "c.key": otherKey}, "c.cert"},
 		"more than a certificate has": {map[string][]byte{"ca.crt": bytes.Repeat([]byte("x"), maxPEM+1)}, "ca.crt"},
 	}
@@ -299,7 +303,7 @@ func TestCase24AWrongFileIsNamed(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "registry.test", tt.names)) || !strings.Contains(err.Error(), "registry.test: ") {
 				t.Errorf("error is %v", err)
 			}
-			if err != nil && strings.Contains(err.Error(), "PRIVATE") {
+			if err != nil && (strings.Contains(err.Error(), "PRIVATE") || strings.Contains(err.Error(), canaryKey)) {
 				t.Errorf("%v tells a key", err)
 			}
 		})

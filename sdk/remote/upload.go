@@ -116,6 +116,7 @@ func (r *Repository) ResumeUpload(ctx context.Context, id string) (berth.Upload,
 	}
 	defer drop(resp)
 	up, err := r.newUpload(ctx, resp)
+	up.resumed = true
 	return orNil(up), err
 }
 
@@ -139,6 +140,8 @@ type upload struct {
 	location *url.URL
 	size     int64
 	told     bool // size is what the last answer has told
+	vague    bool // that has told of no byte, or of one: of these all say the same
+	resumed  bool // and nothing was sent since
 	least    int  // that the registry takes as a chunk, but for the last, in bytes
 	held     []byte
 	over     bool
@@ -165,6 +168,7 @@ func (u *upload) follow(resp *http.Response) error {
 	if u.told = told; told {
 		u.size = size
 	}
+	u.vague = !told && resp.Header.Get("Range") != ""
 	return nil
 }
 
@@ -250,6 +254,10 @@ func (u *upload) bring(chunk []byte) error {
 		if err != nil && (breaks == maxBreaks || !u.regain(err)) {
 			return err
 		}
+		if err != nil && u.resumed && u.size == 1 {
+			begin = 1 // which is not of this chunk
+		}
+		u.resumed = u.resumed && err != nil
 		u.took(begin, length)
 		if u.size < begin || u.size == begin && err == nil {
 			return fmt.Errorf("%s/%s: %w", u.repo.registry.host, u.repo.name, errStuck)
@@ -270,8 +278,12 @@ func (u *upload) regain(err error) bool {
 	if u.repo.registry.patience < 0 || u.ctx.Err() != nil || !wrong && !errors.As(err, &network) {
 		return false
 	}
+	fromStart := u.size == 0
 	if u.ask(u.ctx) != nil {
 		return false
+	}
+	if u.vague && wrong && fromStart {
+		u.size = 1 // for that it has none was refused
 	}
 	u.told = true // that it has nothing, where it tells nothing
 	return true

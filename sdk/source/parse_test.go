@@ -50,6 +50,13 @@ func TestParseRefusesOtherForms(t *testing.T) {
 	}
 }
 
+func TestParseTellsWhoKnowsRegistries(t *testing.T) {
+	_, err := source.Parse("docker://registry.example.com/app")
+	if !errors.Is(err, source.ErrForm) || !strings.Contains(err.Error(), "use ParseSource or ParseDestination of sdk.Images") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestParseErrorNamesTheTextButNotAllOfIt(t *testing.T) {
 	_, err := source.Parse("tarball:image.tar")
 	if err == nil || !strings.Contains(err.Error(), `"tarball:image.tar"`) {

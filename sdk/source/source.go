@@ -69,7 +69,8 @@ type Source interface {
 	Close() error
 }
 
-// Parse returns the source that a text like "oci:DIR:NAME" means. It does no I/O.
+// Parse returns the source that a text like "oci:DIR:NAME" means. It does no I/O. Images of remote registries, docker://REF, are
+// for Images.ParseSource of package sdk.
 //
 // Errors: ErrForm.
 func Parse(text string) (Source, error) {
@@ -95,6 +96,9 @@ func Split(text string) (form, path, name string, err error) {
 	drive := filepath.VolumeName(rest)
 	path, name, _ = strings.Cut(rest[len(drive):], ":")
 	path = drive + path
+	if form == "docker" && strings.HasPrefix(rest, "//") {
+		return "", "", "", fmt.Errorf("%.200q: %w; for an image of a remote registry use ParseSource or ParseDestination of sdk.Images", text, ErrForm)
+	}
 	if path == "" || !slices.Contains([]string{FormLayout, FormArchive, FormDocker}, form) {
 		return "", "", "", fmt.Errorf("%.200q: %w", text, ErrForm)
 	}

@@ -58,8 +58,37 @@ func (h *hostRun) bring(ctx context.Context, j *job) error {
 	return err
 }
 
+// sourceError is what is wrong with the source.
+type sourceError struct{ error }
+
+func (e *sourceError) Unwrap() error { return e.error }
+
+// sourceBlob tells what is wrong with the source from what is wrong with the target.
+type sourceBlob struct{ berth.Blob }
+
+func (b sourceBlob) Read(p []byte) (int, error) {
+	n, err := b.Blob.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = &sourceError{err}
+	}
+	return n, err
+}
+
+// openSource opens a blob at the source.
+func (b *bringing) openSource(ctx context.Context, d digest.Digest) (io.ReadCloser, error) {
+	content, err := b.source.OpenBlob(ctx, d)
+	if err != nil {
+		return nil, &sourceError{err}
+	}
+	return sourceBlob{content}, nil
+}
+
 // lacksSomething reports whether a registry has refused a manifest for what it needs. Some say so by 404.
 func lacksSomething(err error) bool {
+	var source *sourceError
+	if errors.As(err, &source) {
+		return false
+	}
 	return errors.Is(err, berth.ErrManifestBlobUnknown) || errors.Is(err, berth.ErrBlobUnknown) ||
 		errors.Is(err, berth.ErrManifestUnknown) || errors.Is(err, berth.ErrNameUnknown)
 }
@@ -277,7 +306,7 @@ func (b *bringing) sendBlob(ctx context.Context, desc v1.Descriptor) error {
 	if desc.Size > minResumed {
 		opts.Began = func(id string) { b.memory.note(record{Repository: name, Blob: desc.Digest, Upload: id}) }
 	}
-	err := b.repo.PushBlob(ctx, desc, func() (io.ReadCloser, error) { return b.source.OpenBlob(ctx, desc.Digest) }, opts)
+	err := b.repo.PushBlob(ctx, desc, func() (io.ReadCloser, error) { return b.openSource(ctx, desc.Digest) }, opts)
 	b.mu.Lock()
 	b.job.stats.Bytes += sent
 	b.mu.Unlock()

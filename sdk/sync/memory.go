@@ -61,6 +61,8 @@ type known struct {
 	at     time.Time
 }
 
+func (k known) fresh() bool { return time.Since(k.at) < trusted }
+
 // record is a line of the journal. What it is about is told by what it has.
 type record struct {
 	Repository string        `json:"repository"`
@@ -126,20 +128,24 @@ func (m *Memory) load(path string) (int64, error) {
 	}
 }
 
-// encode writes a journal that says what is known.
+// encode writes a journal that says what is known and believed. What a tag was set to is of use however long ago that was.
 func (m *Memory) encode() []byte {
 	var out bytes.Buffer
 	lines := json.NewEncoder(&out)
 	for name, k := range m.repositories {
 		lines.Encode(record{Repository: name})
 		for d, b := range k.blobs {
-			lines.Encode(record{Repository: name, Blob: d, Size: b.size, At: b.at.Unix()})
+			if b.fresh() {
+				lines.Encode(record{Repository: name, Blob: d, Size: b.size, At: b.at.Unix()})
+			}
 		}
 		for d, u := range k.uploads {
 			lines.Encode(record{Repository: name, Blob: d, Upload: u})
 		}
 		for d, b := range k.manifests {
-			lines.Encode(record{Repository: name, Manifest: d, At: b.at.Unix()})
+			if b.fresh() {
+				lines.Encode(record{Repository: name, Manifest: d, At: b.at.Unix()})
+			}
 		}
 		for tag, b := range k.tags {
 			lines.Encode(record{Repository: name, Tag: tag, Manifest: b.digest, At: b.at.Unix()})
@@ -231,7 +237,7 @@ func (m *Memory) knows(repository string) (is bool) {
 func (m *Memory) hasBlob(repository string, desc v1.Descriptor) (has bool) {
 	m.about(repository, func(k *knowledge) {
 		b, ok := k.blobs[desc.Digest]
-		has = ok && b.size == desc.Size && time.Since(b.at) < trusted
+		has = ok && b.size == desc.Size && b.fresh()
 	})
 	return has
 }
@@ -239,7 +245,7 @@ func (m *Memory) hasBlob(repository string, desc v1.Descriptor) (has bool) {
 func (m *Memory) hasManifest(repository string, d digest.Digest) (has bool) {
 	m.about(repository, func(k *knowledge) {
 		b, ok := k.manifests[d]
-		has = ok && time.Since(b.at) < trusted
+		has = ok && b.fresh()
 	})
 	return has
 }

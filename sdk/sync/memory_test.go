@@ -3,13 +3,17 @@ package sync_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berthoci/berth"
@@ -207,6 +211,41 @@ func TestAJournalThatIsLongIsWrittenAnew(t *testing.T) {
 	report, err := run(t, from, places, everything)
 	if err != nil || to.count("") != len(report.Items) {
 		t.Errorf("%d requests, %v", to.count(""), err)
+	}
+}
+
+// What is not believed any more is left out then. Tags and uploads are kept, however old they are.
+func TestAJournalThatIsWrittenAnewIsWithoutWhatIsOld(t *testing.T) {
+	journal := filepath.Join(t.TempDir(), "journal")
+	old, now := time.Now().Add(-25*time.Hour).Unix(), time.Now().Unix()
+	of := func(name string) digest.Digest { return digest.FromString(name) }
+	keeps := map[string]string{
+		"a blob":         fmt.Sprintf(`{"repository":"app","blob":"%s","size":7,"at":%d}`, of("blob"), now),
+		"a manifest":     fmt.Sprintf(`{"repository":"app","manifest":"%s","at":%d}`, of("manifest"), now),
+		"an old tag":     fmt.Sprintf(`{"repository":"app","manifest":"%s","tag":"v1","at":%d}`, of("tagged"), old),
+		"an upload":      fmt.Sprintf(`{"repository":"app","blob":"%s","upload":"id","at":0}`, of("begun")),
+		"a known target": `{"repository":"old","at":0}`,
+	}
+	drops := map[string]string{
+		"an old blob":     fmt.Sprintf(`{"repository":"old","blob":"%s","size":7,"at":%d}`, of("old blob"), old),
+		"an old manifest": fmt.Sprintf(`{"repository":"old","manifest":"%s","at":%d}`, of("old manifest"), old),
+	}
+	lines := slices.Concat(slices.Collect(maps.Values(keeps)), slices.Collect(maps.Values(drops)), []string{strings.Repeat("x\n", 1<<19)})
+	must(t, os.WriteFile(journal, []byte(strings.Join(lines, "\n")), 0o600))
+	memory, err := sync.OpenMemory(journal)
+	must(t, err)
+	must(t, memory.Close())
+	written, err := os.ReadFile(journal)
+	must(t, err)
+	for name, line := range keeps {
+		if !strings.Contains(string(written), line+"\n") {
+			t.Errorf("%s is gone:\n%s", name, written)
+		}
+	}
+	for name, line := range drops {
+		if strings.Contains(string(written), line) {
+			t.Errorf("%s is kept", name)
+		}
 	}
 }
 

@@ -26,7 +26,7 @@ const (
 	tokenLife    = 5 * time.Minute
 	// tokenUser and tokenPassword are the only ones that get tokens.
 	tokenUser     = "builder"
-	tokenPassword = "row-Twelve-40"
+	tokenPassword = "canary.row-Twelve-40"
 )
 
 // tokenServer gives one user tokens to pull and to push, as the distribution registry wants them.

@@ -19,7 +19,7 @@ func TestTokensAreForOneUser(t *testing.T) {
 	if got, err := (&target{realm: tokens.address}).askToken(); err != nil || got == "" {
 		t.Errorf("by GET: %q, %v", got, err)
 	}
-	for password, want := range map[string]int{tokenPassword: http.StatusOK, "wrong": http.StatusUnauthorized} {
+	for password, want := range map[string]int{tokenPassword: http.StatusOK, "canary.wrong": http.StatusUnauthorized} {
 		form := url.Values{"service": {tokenService}, "username": {tokenUser}, "password": {password}, "scope": {"repository:a:pull"}}
 		answer, err := http.PostForm("http://"+tokens.address+"/token", form)
 		if err != nil {

@@ -280,7 +280,7 @@ func TestCase07AChallengeThatAsksForMoreThanAnyRequestNeeds(t *testing.T) {
 }
 
 func TestCase10AStaleCredential(t *testing.T) {
-	stale := Credential{Username: "ada", Password: "stale"}
+	stale := Credential{Username: "ada", Password: "canary.stale"}
 	tests := []struct {
 		name   string
 		opts   hostile.Options
@@ -294,14 +294,14 @@ func TestCase10AStaleCredential(t *testing.T) {
 	}{
 		{"at the token server", hostile.Options{}, &hostile.TokenOptions{RefuseUsers: 403}, stale, false, "GET", 200, "anonymous", "as ada: 403"},
 		{"at the token server, which says 401", hostile.Options{}, &hostile.TokenOptions{RefuseUsers: 401}, stale, false, "HEAD", 200, "anonymous", "as ada: 401"},
-		{"an identity token", hostile.Options{}, &hostile.TokenOptions{RefuseUsers: 400}, Credential{IdentityToken: "stale"}, false, "GET", 200, "anonymous", "as identity token: 400"},
+		{"an identity token", hostile.Options{}, &hostile.TokenOptions{RefuseUsers: 400}, Credential{IdentityToken: "canary.stale"}, false, "GET", 200, "anonymous", "as identity token: 400"},
 		{"at the token server, to push", hostile.Options{}, &hostile.TokenOptions{RefuseUsers: 403}, stale, false, "PUT", 0, "", "as ada: 403"},
 		{"at the registry", hostile.Options{Users: users(), Public: true}, nil, stale, true, "GET", 200, "anonymous", "refused ada with status 401"},
 		{"at the registry, which says 403", hostile.Options{Users: users(), Public: true, BadPassword: 403}, nil, stale, true, "HEAD", 200, "anonymous", "refused ada with status 403"},
 		{"at the registry, where it is not public", hostile.Options{Users: users()}, nil, stale, true, "GET", 401, "ada", ""},
 		{"at the registry, to push", hostile.Options{Users: users(), Public: true}, nil, stale, true, "PUT", 401, "ada", ""},
-		{"an access token", hostile.Options{}, &hostile.TokenOptions{}, Credential{AccessToken: "stale"}, false, "GET", 200, "anonymous", "refused access token with status 401"},
-		{"an access token, where it is not public", hostile.Options{}, &hostile.TokenOptions{Private: true}, Credential{AccessToken: "stale"}, false, "GET", 401, "access token", ""},
+		{"an access token", hostile.Options{}, &hostile.TokenOptions{}, Credential{AccessToken: "canary.stale"}, false, "GET", 200, "anonymous", "refused access token with status 401"},
+		{"an access token, where it is not public", hostile.Options{}, &hostile.TokenOptions{Private: true}, Credential{AccessToken: "canary.stale"}, false, "GET", 401, "access token", ""},
 	}
 	for _, tt := range tests {
 		for _, retry := range []bool{true, false} {

@@ -17,13 +17,13 @@ func TestACredentialShowsWhoseItIsAndNoSecret(t *testing.T) {
 		want string
 	}{
 		{Credential{}, "anonymous"},
-		{Credential{Username: "alice", Password: "SECRET"}, "alice"},
-		{Credential{Username: "<token>", Password: "SECRET"}, "identity token"},
-		{Credential{IdentityToken: "SECRET"}, "identity token"},
-		{Credential{Username: "alice", IdentityToken: "SECRET"}, "identity token of alice"},
-		{Credential{AccessToken: "SECRET"}, "access token"},
-		{Credential{Password: "SECRET"}, "password without user name"},
-		{Credential{Username: "alice\n\x1b[31m", Password: "SECRET"}, "alice [31m"},
+		{Credential{Username: "alice", Password: "canary.SECRET"}, "alice"},
+		{Credential{Username: "<token>", Password: "canary.SECRET"}, "identity token"},
+		{Credential{IdentityToken: "canary.SECRET"}, "identity token"},
+		{Credential{Username: "alice", IdentityToken: "canary.SECRET"}, "identity token of alice"},
+		{Credential{AccessToken: "canary.SECRET"}, "access token"},
+		{Credential{Password: "canary.SECRET"}, "password without user name"},
+		{Credential{Username: "alice\n\x1b[31m", Password: "canary.SECRET"}, "alice [31m"},
 	}
 	for _, tt := range tests {
 		if got := tt.cred.String(); got != tt.want {
@@ -35,7 +35,7 @@ func TestACredentialShowsWhoseItIsAndNoSecret(t *testing.T) {
 		logger := slog.New(slog.NewJSONHandler(&log, nil))
 		logger.Info("m", "cred", tt.cred, "holder", holder)
 		shown := fmt.Sprintf("%v %+v %#v %s %q %d %x %v %+v %#v %s %s", tt.cred, tt.cred, tt.cred, tt.cred, tt.cred, tt.cred, tt.cred, holder, &holder, holder, inJSON, &log)
-		if strings.Contains(shown, "SECRET") || strings.Contains(shown, fmt.Sprintf("%x", "SECRET")) {
+		if strings.Contains(shown, "canary.SECRET") || strings.Contains(shown, fmt.Sprintf("%x", "canary.SECRET")) {
 			t.Errorf("%s is shown as %s", tt.want, shown)
 		}
 		if !strings.Contains(log.String(), `"cred":"`+strings.Trim(string(mustJSON(t, tt.want)), `"`)+`"`) {

@@ -56,7 +56,7 @@ func lookup(t *testing.T, f CredentialFunc, host string, scopes ...Scope) Creden
 
 func TestSourcesAreAskedInTheirOrder(t *testing.T) {
 	dir := home(t)
-	entry := func(user string) string { return auths("h", user+":pw") }
+	entry := func(user string) string { return auths("h", user+":canary.pw") }
 	sources := []struct {
 		user string
 		add  func()
@@ -83,7 +83,7 @@ func TestSourcesAreAskedInTheirOrder(t *testing.T) {
 	}
 	for _, s := range sources {
 		s.add()
-		if c := lookup(t, Docker(), "h"); c.Username != s.user || c.Password != "pw" {
+		if c := lookup(t, Docker(), "h"); c.Username != s.user || c.Password != "canary.pw" {
 			t.Errorf("found %v, want %s", c, s.user)
 		}
 	}
@@ -91,9 +91,9 @@ func TestSourcesAreAskedInTheirOrder(t *testing.T) {
 
 func TestASourceWithoutTheHostPassesToTheNext(t *testing.T) {
 	dir := home(t)
-	t.Setenv("DOCKER_AUTH_CONFIG", auths("other", "bob:pw"))
+	t.Setenv("DOCKER_AUTH_CONFIG", auths("other", "bob:canary.pw"))
 	write(t, filepath.Join(dir, ".docker/config.json"), `{"auths":{"h":{}}}`)
-	write(t, filepath.Join(dir, "run/containers/auth.json"), auths("h", "alice:pw"))
+	write(t, filepath.Join(dir, "run/containers/auth.json"), auths("h", "alice:canary.pw"))
 	if c := lookup(t, Docker(), "h"); c.Username != "alice" {
 		t.Errorf("found %v", c)
 	}
@@ -102,7 +102,7 @@ func TestASourceWithoutTheHostPassesToTheNext(t *testing.T) {
 func TestNothingIsReadBeforeTheFirstLookup(t *testing.T) {
 	home(t)
 	f := Docker()
-	t.Setenv("DOCKER_AUTH_CONFIG", auths("h", "alice:pw"))
+	t.Setenv("DOCKER_AUTH_CONFIG", auths("h", "alice:canary.pw"))
 	if c := lookup(t, f, "h"); c.Username != "alice" {
 		t.Errorf("found %v", c)
 	}
@@ -148,20 +148,20 @@ func TestCase19EntriesAreFoundUnderTheKeysThatClientsWrite(t *testing.T) {
 
 func TestTokensOfAConfigAreTakenAlong(t *testing.T) {
 	home(t)
-	t.Setenv("DOCKER_AUTH_CONFIG", `{"auths":{"h":{"auth":"YTo=","identitytoken":"i","registrytoken":"r"}}}`)
-	if c, want := lookup(t, Docker(), "h"), (Credential{Username: "a", IdentityToken: "i", AccessToken: "r"}); c != want {
+	t.Setenv("DOCKER_AUTH_CONFIG", `{"auths":{"h":{"auth":"YTo=","identitytoken":"canary.i","registrytoken":"canary.r"}}}`)
+	if c, want := lookup(t, Docker(), "h"), (Credential{Username: "a", IdentityToken: "canary.i", AccessToken: "canary.r"}); c != want {
 		t.Errorf("found %v", c)
 	}
 }
 
 func TestBrokenSourcesAreNamedAndShowNoSecret(t *testing.T) {
-	secret := base64.StdEncoding.EncodeToString([]byte("SECRET")) // no colon in it
+	secret := base64.StdEncoding.EncodeToString([]byte("canary.SECRET")) // no colon in it
 	tests := []struct{ name, config, want string }{
-		{"not JSON", `{"auths": SECRET`, "config.json"},
-		{"another shape", `{"auths": {"h": "SECRET"}}`, "config.json"},
+		{"not JSON", `{"auths": canary.SECRET`, "config.json"},
+		{"another shape", `{"auths": {"h": "canary.SECRET"}}`, "config.json"},
 		{"a number", `{"auths": {"h": {"password": 12345678}}}`, "config.json"},
 		{"no pair", fmt.Sprintf(`{"auths":{"h":{"auth":%q}}}`, secret), "auth of h"},
-		{"no base64", `{"auths":{"h":{"auth":"SECRET!"}}}`, "auth of h"},
+		{"no base64", `{"auths":{"h":{"auth":"canary.SECRET!"}}}`, "auth of h"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -172,7 +172,7 @@ func TestBrokenSourcesAreNamedAndShowNoSecret(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("error is %v", err)
 			}
-			for _, s := range []string{"SECRET", secret, "12345678"} {
+			for _, s := range []string{"canary.SECRET", secret, "12345678"} {
 				if strings.Contains(err.Error(), s) {
 					t.Errorf("error shows a secret: %v", err)
 				}
@@ -192,7 +192,7 @@ func TestASourceThatCannotBeReadIsNamed(t *testing.T) {
 
 func TestABrokenSourceIsNoMatterToAnEarlierOne(t *testing.T) {
 	dir := home(t)
-	t.Setenv("DOCKER_AUTH_CONFIG", auths("h", "alice:pw"))
+	t.Setenv("DOCKER_AUTH_CONFIG", auths("h", "alice:canary.pw"))
 	write(t, filepath.Join(dir, ".docker", "config.json"), `{`)
 	if c := lookup(t, Docker(), "h"); c.Username != "alice" {
 		t.Errorf("found %v", c)
@@ -211,7 +211,7 @@ func TestAHomeThatIsNoDirectoryIsEmpty(t *testing.T) {
 func TestWithoutAHomeNothingIsReadFromTheWorkingDirectory(t *testing.T) {
 	dir := home(t)
 	for _, file := range []string{"config.json", ".docker/config.json", "containers/auth.json", ".config/containers/auth.json"} {
-		write(t, filepath.Join(dir, file), auths("h", "mallory:pw"))
+		write(t, filepath.Join(dir, file), auths("h", "mallory:canary.pw"))
 	}
 	t.Chdir(dir)
 	t.Setenv("HOME", "")
@@ -245,23 +245,23 @@ func TestHelpersAreAskedByTheNameOfTheServer(t *testing.T) {
 		name, config, host string
 		want               Credential
 	}{
-		{"credsStore", `{"credsStore":"echo"}`, "h:5000", Credential{Username: "h:5000", Password: "pw"}},
-		{"credHelpers", `{"credHelpers":{"h":"echo"}}`, "h", Credential{Username: "h", Password: "pw"}},
-		{"credHelpers before credsStore", `{"credHelpers":{"h":"echo"},"credsStore":"missing"}`, "h", Credential{Username: "h", Password: "pw"}},
-		{"a helper before auths", `{"credsStore":"echo","auths":{"h":{"auth":"YTp4"}}}`, "h", Credential{Username: "h", Password: "pw"}},
+		{"credsStore", `{"credsStore":"echo"}`, "h:5000", Credential{Username: "h:5000", Password: "canary.pw"}},
+		{"credHelpers", `{"credHelpers":{"h":"echo"}}`, "h", Credential{Username: "h", Password: "canary.pw"}},
+		{"credHelpers before credsStore", `{"credHelpers":{"h":"echo"},"credsStore":"missing"}`, "h", Credential{Username: "h", Password: "canary.pw"}},
+		{"a helper before auths", `{"credsStore":"echo","auths":{"h":{"auth":"YTp4"}}}`, "h", Credential{Username: "h", Password: "canary.pw"}},
 		{"a path in auths before a helper", `{"credsStore":"missing","auths":{"h/team":{"auth":"YTp4"}}}`, "h", Credential{Username: "a", Password: "x"}},
 		{"auths after a helper that has none", `{"credsStore":"none","auths":{"h":{"auth":"YTp4"}}}`, "h", Credential{Username: "a", Password: "x"}},
 		{"no helper for this host", `{"credHelpers":{"other":"missing"}}`, "h", Credential{}},
 		{"an empty name is none", `{"credHelpers":{"h":""},"credsStore":"missing"}`, "h", Credential{}},
-		{"Docker Hub", `{"credsStore":"echo"}`, "registry-1.docker.io", Credential{Username: hubKey, Password: "pw"}},
-		{"Docker Hub by another name", `{"credHelpers":{"index.docker.io":"echo"}}`, "docker.io", Credential{Username: hubKey, Password: "pw"}},
-		{"an identity token", `{"credsStore":"token"}`, "h", Credential{IdentityToken: "identity"}},
+		{"Docker Hub", `{"credsStore":"echo"}`, "registry-1.docker.io", Credential{Username: hubKey, Password: "canary.pw"}},
+		{"Docker Hub by another name", `{"credHelpers":{"index.docker.io":"echo"}}`, "docker.io", Credential{Username: hubKey, Password: "canary.pw"}},
+		{"an identity token", `{"credsStore":"token"}`, "h", Credential{IdentityToken: canaryIdentity}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := home(t)
-			helper(t, dir, "echo", `printf '{"ServerURL":"x","Username":"%s","Secret":"pw"}' "$server"`)
-			helper(t, dir, "token", `echo '{"ServerURL":"x","Username":"<token>","Secret":"identity"}'`)
+			helper(t, dir, "echo", `printf '{"ServerURL":"x","Username":"%s","Secret":"canary.pw"}' "$server"`)
+			helper(t, dir, "token", `echo '{"ServerURL":"x","Username":"<token>","Secret":"canary.identity"}'`)
 			helper(t, dir, "none", `echo "credentials not found in native keychain"; exit 1`)
 			t.Setenv("DOCKER_AUTH_CONFIG", tt.config)
 			if c := lookup(t, Docker(), tt.host, Repository("team/web", "pull")); c != tt.want {
@@ -281,10 +281,10 @@ here" >&2; exit 3`, "exit status 3 (standard error: no D-Bus here)"},
 		{"with a message without end", `head -c 100000 /dev/zero | tr '\0' x; exit 1`, "xxx…"},
 		{"with one without end on standard error", `head -c 100000 /dev/zero | tr '\0' x >&2; exit 1`, "xxx…"},
 		{"with an answer without end", `head -c 2000000 /dev/zero | tr '\0' ' '`, "larger than 1048576 bytes"},
-		{"with a credential", `echo '{"Username":"a","Secret":"SECRET"}'; exit 1`, "looks like a credential"},
-		{"with a credential on standard error", `echo 'debug: {"Username":"a","Secret":"SECRET' >&2; exit 1`, "looks like a credential"},
-		{"with a secret in its murmur", `echo '{"Username":"a","Secret":"SECRET"}'; echo "stored SECRET" >&2; exit 1`, "stored [redacted]"},
-		{"with what is no JSON", `echo SECRET`, "not the JSON of a credential"},
+		{"with a credential", `echo '{"Username":"a","Secret":"canary.SECRET"}'; exit 1`, "looks like a credential"},
+		{"with a credential on standard error", `echo 'debug: {"Username":"a","Secret":"canary.SECRET' >&2; exit 1`, "looks like a credential"},
+		{"with a secret in its murmur", `echo '{"Username":"a","Secret":"canary.SECRET"}'; echo "stored canary.SECRET" >&2; exit 1`, "stored [redacted]"},
+		{"with what is no JSON", `echo canary.SECRET`, "not the JSON of a credential"},
 		{"with a number for a secret", `echo '{"Username":"a","Secret":12345678}'`, "not the JSON of a credential"},
 	}
 	for _, tt := range tests {
@@ -296,7 +296,7 @@ here" >&2; exit 3`, "exit status 3 (standard error: no D-Bus here)"},
 			if err == nil || !strings.Contains(err.Error(), "docker-credential-bad, asked for h: ") || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("error is %v", err)
 			}
-			if len(err.Error()) > 3*maxMessage || strings.Contains(err.Error(), "SECRET") || strings.Contains(err.Error(), "12345678") {
+			if len(err.Error()) > 3*maxMessage || strings.Contains(err.Error(), "canary.SECRET") || strings.Contains(err.Error(), "12345678") {
 				t.Errorf("error shows too much: %v", err)
 			}
 		})
@@ -306,7 +306,7 @@ here" >&2; exit 3`, "exit status 3 (standard error: no D-Bus here)"},
 // What a helper says while it succeeds is nobody's business, and what it leaves running holds nobody up.
 func TestAHelperThatMurmursAndLeavesADaemon(t *testing.T) {
 	dir := home(t)
-	helper(t, dir, "chatty", `sleep 5 & echo "warning: SECRET" >&2; echo '{"Username":"a","Secret":"x"}'`)
+	helper(t, dir, "chatty", `sleep 5 & echo "warning: canary.SECRET" >&2; echo '{"Username":"a","Secret":"x"}'`)
 	t.Setenv("DOCKER_AUTH_CONFIG", `{"credsStore":"chatty"}`)
 	out, err := os.Create(filepath.Join(dir, "stderr"))
 	if err != nil {
@@ -384,7 +384,7 @@ func TestACancelledLookupIsTheContextsError(t *testing.T) {
 
 func TestLookupsOfAHostAtOnceRunItsHelperOnce(t *testing.T) {
 	dir := home(t)
-	runs := helper(t, dir, "echo", `printf '{"Username":"%s","Secret":"pw"}' "$server"`)
+	runs := helper(t, dir, "echo", `printf '{"Username":"%s","Secret":"canary.pw"}' "$server"`)
 	t.Setenv("DOCKER_AUTH_CONFIG", `{"credsStore":"echo"}`)
 	f := Docker()
 	var wg sync.WaitGroup
@@ -404,7 +404,7 @@ func TestLookupsOfAHostAtOnceRunItsHelperOnce(t *testing.T) {
 
 func TestWhatWasLookedUpIsUsedForUnderFiveMinutes(t *testing.T) {
 	dir := home(t)
-	runs := helper(t, dir, "echo", `printf '{"Username":"%s","Secret":"pw"}' "$server"`)
+	runs := helper(t, dir, "echo", `printf '{"Username":"%s","Secret":"canary.pw"}' "$server"`)
 	path := filepath.Join(dir, ".docker", "config.json")
 	write(t, path, `{"credHelpers":{"h":"echo"},"auths":{"g":{"auth":"YTp4"}}}`)
 	now := newClock()

@@ -119,7 +119,7 @@ func (f *fakeRealm) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.given++
-	answer := map[string]any{"token": fmt.Sprint("t", f.given)}
+	answer := map[string]any{"token": fmt.Sprint("canary.t", f.given)}
 	if f.expiresIn != nil {
 		answer["expires_in"] = f.expiresIn
 	}

@@ -59,7 +59,7 @@ func TestARedirectWithinTheOriginKeepsItsAuthorization(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	wantEqual(t, "the registry saw", *seen, []string{"/blob ", "/blob Bearer t1", "/layer Bearer t1"})
+	wantEqual(t, "the registry saw", *seen, []string{"/blob ", "/blob Bearer canary.t1", "/layer Bearer canary.t1"})
 }
 
 func TestCase12TheChallengeOfARedirectTargetIsNotAnswered(t *testing.T) {
@@ -102,7 +102,7 @@ func TestCase12ARedirectThatComesBackHasNoAuthorization(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	wantEqual(t, "the registry saw", *seen, []string{"/blob ", "/blob Bearer t1", "/return ", "/delete-all "})
+	wantEqual(t, "the registry saw", *seen, []string{"/blob ", "/blob Bearer canary.t1", "/return ", "/delete-all "})
 }
 
 func TestCase12ARedirectDropsTheCallersOwnAuthorizationToo(t *testing.T) {
@@ -110,7 +110,7 @@ func TestCase12ARedirectDropsTheCallersOwnAuthorizationToo(t *testing.T) {
 	cdn, seen := serve(t, func(http.ResponseWriter, *http.Request) {})
 	client, registry, _ := redirecting(t, func(string) string { return cdn.URL + "/layer" })
 	req := request(t, http.MethodGet, registry.URL+"/blob", nil)
-	req.Header.Set("Authorization", "Bearer mine")
+	req.Header.Set("Authorization", "Bearer canary.mine")
 	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -128,11 +128,11 @@ func TestCase13ARequestWithoutAuthIsSentBareAndItsChallengeReturned(t *testing.T
 	if status != http.StatusUnauthorized {
 		t.Errorf("status %d", status)
 	}
-	wantEqual(t, "authorizations", registry.authorizations(), []string{"", "Bearer t1", ""})
+	wantEqual(t, "authorizations", registry.authorizations(), []string{"", "Bearer canary.t1", ""})
 }
 
 func TestCase11ARealmsRedirectToAnotherOriginIsNotFollowed(t *testing.T) {
-	for _, cred := range []Credential{{}, {Username: "alice", Password: "hunter2"}, {IdentityToken: "identity"}} {
+	for _, cred := range []Credential{{}, {Username: "alice", Password: "canary.hunter2"}, {IdentityToken: canaryIdentity}} {
 		thief, seen := serve(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"token":"stolen"}`) })
 		realm := &fakeRealm{respond: func(w http.ResponseWriter, r *http.Request) bool {
 			http.Redirect(w, r, thief.URL, http.StatusTemporaryRedirect)
@@ -163,7 +163,7 @@ func TestARealmsRedirectWithinItsOriginIsFollowed(t *testing.T) {
 	if status, _ := get(t, rt, registryURL+"/v2/"); status != http.StatusOK {
 		t.Errorf("status %d", status)
 	}
-	wantEqual(t, "password", realm.requests()[1].password, "hunter2")
+	wantEqual(t, "password", realm.requests()[1].password, "canary.hunter2")
 }
 
 // oneAtATime lets one exchange go on at a time: until its body is closed.

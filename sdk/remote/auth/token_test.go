@@ -65,7 +65,7 @@ func TestANewTokenIsWidenedWhereTheRegistryAsksForMore(t *testing.T) {
 	rt := pair(registry, realm)
 	get(t, rt, registryURL+"/v2/", pullA)
 	registry.challenges = []string{bearer + `,scope="repository:b:delete"`}
-	registry.accept = acceptOnly("Bearer t3")
+	registry.accept = acceptOnly("Bearer canary.t3")
 	if status, _ := get(t, rt, registryURL+"/v2/", Repository("b", "pull", "push")); status != http.StatusOK {
 		t.Errorf("status %d", status)
 	}
@@ -125,14 +125,14 @@ func TestASilentTokenServerIsGivenUp(t *testing.T) {
 }
 
 func TestCase05AnIdentityTokenIsExchangedByPOST(t *testing.T) {
-	for _, cred := range []Credential{{IdentityToken: "identity"}, {Username: "<token>", Password: "identity"}} {
+	for _, cred := range []Credential{{IdentityToken: canaryIdentity}, {Username: "<token>", Password: canaryIdentity}} {
 		realm := &fakeRealm{}
 		rt := pair(&fakeRegistry{}, realm)
 		rt.Credentials = Static("registry.example", cred)
 		get(t, rt, registryURL+"/v2/", Repository("a", "push"), Repository("b", "pull"))
 		wantEqual(t, "request", realm.requests(), []tokenRequest{{
 			method: http.MethodPost, service: "registry.example", scope: "repository:a:push repository:b:pull",
-			refreshToken: "identity", grantType: "refresh_token", clientID: clientID, scopes: 1, userAgent: "",
+			refreshToken: canaryIdentity, grantType: "refresh_token", clientID: clientID, scopes: 1, userAgent: "",
 		}})
 	}
 }
@@ -147,7 +147,7 @@ func TestCase05ATokenServerWithoutPOSTIsAskedByGETAndRemembered(t *testing.T) {
 			return r.Method == http.MethodPost
 		}}
 		rt := pair(&fakeRegistry{}, realm)
-		cred := Credential{IdentityToken: "identity"}
+		cred := Credential{IdentityToken: canaryIdentity}
 		if user != tokenUser {
 			cred.Username = user
 		}
@@ -158,7 +158,7 @@ func TestCase05ATokenServerWithoutPOSTIsAskedByGETAndRemembered(t *testing.T) {
 		for _, r := range realm.requests() {
 			got = append(got, strings.TrimSpace(r.method+" "+r.username+" "+r.password))
 		}
-		wantEqual(t, fmt.Sprint("requests after ", status), got, []string{"POST", "GET " + user + " identity", "GET " + user + " identity"})
+		wantEqual(t, fmt.Sprint("requests after ", status), got, []string{"POST", "GET " + user + " " + canaryIdentity, "GET " + user + " " + canaryIdentity})
 	}
 }
 
@@ -168,7 +168,7 @@ func TestWaitingForATurnEndsWithTheRequest(t *testing.T) {
 		release := make(chan struct{})
 		realm := &fakeRealm{respond: func(http.ResponseWriter, *http.Request) bool { <-release; return false }}
 		rt := pair(&fakeRegistry{}, realm)
-		rt.Credentials = Static("registry.example", Credential{IdentityToken: "identity"})
+		rt.Credentials = Static("registry.example", Credential{IdentityToken: canaryIdentity})
 		first := make(chan int, 1)
 		go func() { status, _ := get(t, rt, registryURL+"/v2/", pullA); first <- status }()
 		synctest.Wait()
@@ -218,7 +218,7 @@ func TestAnIdentityTokenThatWasReplacedMeanwhile(t *testing.T) {
 func TestABadIdentityTokenProvesNothingAboutPOST(t *testing.T) {
 	realm := &fakeRealm{respond: func(w http.ResponseWriter, r *http.Request) bool { w.WriteHeader(401); return true }}
 	rt := pair(&fakeRegistry{}, realm)
-	rt.Credentials = Static("registry.example", Credential{IdentityToken: "expired"})
+	rt.Credentials = Static("registry.example", Credential{IdentityToken: "canary.expired"})
 	for range 2 {
 		rt.RoundTrip(request(t, http.MethodGet, registryURL+"/v2/", nil))
 	}
@@ -232,7 +232,7 @@ func TestABadIdentityTokenProvesNothingAboutPOST(t *testing.T) {
 func TestPOSTIsNotGivenUpForAServerError(t *testing.T) {
 	realm := &fakeRealm{respond: func(w http.ResponseWriter, r *http.Request) bool { w.WriteHeader(503); return true }}
 	rt := pair(&fakeRegistry{}, realm)
-	rt.Credentials = Static("registry.example", Credential{IdentityToken: "identity"})
+	rt.Credentials = Static("registry.example", Credential{IdentityToken: canaryIdentity})
 	if _, err := rt.RoundTrip(request(t, http.MethodGet, registryURL+"/v2/", nil)); err == nil {
 		t.Error("no error")
 	}
@@ -245,8 +245,8 @@ func TestCase11ACredentialGoesOnlyToTheRealmOfItsOwnRegistry(t *testing.T) {
 	realm := &fakeRealm{}
 	rt := pair(&fakeRegistry{}, realm)
 	rt.Credentials = Chain(
-		Static("auth.example", Credential{Username: "realm", Password: "owner"}),
-		Static("other.example", Credential{Username: "bob", Password: "other"}),
+		Static("auth.example", Credential{Username: "realm", Password: "canary.owner"}),
+		Static("other.example", Credential{Username: "bob", Password: "canary.other"}),
 	)
 	get(t, rt, registryURL+"/v2/")
 	wantEqual(t, "user name at the realm", realm.requests()[0].username, "")
@@ -367,7 +367,7 @@ func TestAnUnreachableTokenServerIsTheErrorBelow(t *testing.T) {
 }
 
 func TestDiagnosticsAreBoundedAndHoldNoSecret(t *testing.T) {
-	const password, identity = "p@ss word/é", "identity.token"
+	const password, identity = "canary.p@ss word/é", "canary.identity.token"
 	secrets := []string{password, url.QueryEscape(password), identity, base64.StdEncoding.EncodeToString([]byte("alice:" + password))}
 	for _, cred := range []Credential{{Username: "alice", Password: password}, {IdentityToken: identity}} {
 		realm := &fakeRealm{respond: func(w http.ResponseWriter, r *http.Request) bool {

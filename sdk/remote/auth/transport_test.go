@@ -17,13 +17,13 @@ import (
 var pullA = Repository("a", "pull")
 
 func alice(context.Context, string) (Credential, error) {
-	return Credential{Username: "alice", Password: "hunter2"}, nil
+	return Credential{Username: "alice", Password: "canary.hunter2"}, nil
 }
 
 func TestZeroTransportGetsAnAnonymousToken(t *testing.T) {
 	realm := httptest.NewServer(&fakeRealm{})
 	defer realm.Close()
-	registry := &fakeRegistry{challenges: []string{`Bearer realm="` + realm.URL + `"`}, accept: acceptOnly("Bearer t1")}
+	registry := &fakeRegistry{challenges: []string{`Bearer realm="` + realm.URL + `"`}, accept: acceptOnly("Bearer canary.t1")}
 	server := httptest.NewServer(registry)
 	defer server.Close()
 	status, body := get(t, &Transport{}, server.URL+"/v2/")
@@ -38,7 +38,7 @@ func TestALearntChallengeAuthorisesLaterRequestsUpFront(t *testing.T) {
 	get(t, rt, registryURL+"/v2/a/tags/list", pullA)
 	get(t, rt, registryURL+"/v2/a/manifests/v1", pullA)
 	get(t, rt, registryURL+"/v2/b/manifests/v1", Repository("b", "pull"))
-	wantEqual(t, "authorizations", registry.authorizations(), []string{"", "Bearer t1", "Bearer t1", "Bearer t2"})
+	wantEqual(t, "authorizations", registry.authorizations(), []string{"", "Bearer canary.t1", "Bearer canary.t1", "Bearer canary.t2"})
 	wantEqual(t, "scopes", realm.scopesAsked(), []string{"repository:a:pull", "repository:b:pull"})
 }
 
@@ -52,7 +52,7 @@ func TestHostsAreLearntApart(t *testing.T) {
 }
 
 func TestBasicIsSentOnlyAfterABasicChallenge(t *testing.T) {
-	registry := &fakeRegistry{challenges: []string{`Basic realm="r"`}, accept: acceptOnly("Basic YWxpY2U6aHVudGVyMg==")}
+	registry := &fakeRegistry{challenges: []string{`Basic realm="r"`}, accept: acceptOnly("Basic YWxpY2U6Y2FuYXJ5Lmh1bnRlcjI=")}
 	rt := pair(registry, nil)
 	rt.Credentials = alice
 	for range 2 {
@@ -61,7 +61,7 @@ func TestBasicIsSentOnlyAfterABasicChallenge(t *testing.T) {
 		}
 	}
 	wantEqual(t, "authorizations", registry.authorizations(),
-		[]string{"", "Basic YWxpY2U6aHVudGVyMg==", "Basic YWxpY2U6aHVudGVyMg=="})
+		[]string{"", "Basic YWxpY2U6Y2FuYXJ5Lmh1bnRlcjI=", "Basic YWxpY2U6Y2FuYXJ5Lmh1bnRlcjI="})
 }
 
 func TestChallengesThatCannotBeAnsweredAreReturnedAsTheyAre(t *testing.T) {
@@ -76,7 +76,7 @@ func TestChallengesThatCannotBeAnsweredAreReturnedAsTheyAre(t *testing.T) {
 		{"a broken challenge", []string{`="`}, alice, 2},
 		{"no challenge", []string{}, alice, 2},
 		{"Basic without a credential", []string{`Basic realm="r"`}, nil, 2},
-		{"Basic with only an identity token", []string{`Basic realm="r"`}, Static("registry.example", Credential{IdentityToken: "i"}), 2},
+		{"Basic with only an identity token", []string{`Basic realm="r"`}, Static("registry.example", Credential{IdentityToken: "canary.i"}), 2},
 		{"Basic with a wrong password", []string{`Basic realm="r"`}, alice, 3},
 		{"Bearer without a realm", []string{`Bearer service="s"`}, alice, 2},
 	}
@@ -119,7 +119,7 @@ func TestCase04TokensAreRefreshedAheadOfTheirExpiry(t *testing.T) {
 			get(t, rt, registryURL+"/v2/", pullA)
 			now.advance(1)
 			get(t, rt, registryURL+"/v2/", pullA)
-			wantEqual(t, "authorizations", registry.authorizations(), []string{"", "Bearer t1", "Bearer t1", "Bearer t2"})
+			wantEqual(t, "authorizations", registry.authorizations(), []string{"", "Bearer canary.t1", "Bearer canary.t1", "Bearer canary.t2"})
 		})
 	}
 }
@@ -130,7 +130,7 @@ func TestARefusedOldTokenIsReplacedOnceAndTheBodySentAgain(t *testing.T) {
 		rt := pair(registry, &fakeRealm{})
 		get(t, rt, registryURL+"/v2/", pullA)
 
-		registry.accept = acceptOnly("Bearer t2")
+		registry.accept = acceptOnly("Bearer canary.t2")
 		if !challenged {
 			registry.challenges = nil
 		}
@@ -139,7 +139,7 @@ func TestARefusedOldTokenIsReplacedOnceAndTheBodySentAgain(t *testing.T) {
 			t.Errorf("challenged %v: status %d", challenged, status)
 		}
 		puts := registry.seen[2:]
-		for i, want := range []string{"Bearer t1", "Bearer t2"} {
+		for i, want := range []string{"Bearer canary.t1", "Bearer canary.t2"} {
 			if puts[i].authorization != want || puts[i].body != "layer" {
 				t.Errorf("challenged %v: request %d was %+v", challenged, i, puts[i])
 			}
@@ -157,11 +157,11 @@ func TestCase06ARefusedNewTokenIsReturnedAsTheResponse(t *testing.T) {
 		}
 	}
 	get(t, rt, registryURL+"/v2/", Repository("b", "pull"))
-	wantEqual(t, "authorizations", registry.authorizations(), []string{"", "Bearer t1", "Bearer t2", "Bearer t3"})
+	wantEqual(t, "authorizations", registry.authorizations(), []string{"", "Bearer canary.t1", "Bearer canary.t2", "Bearer canary.t3"})
 }
 
 func TestATokenThatWasRefusedIsNotKept(t *testing.T) {
-	registry := &fakeRegistry{accept: acceptOnly("Bearer t2")}
+	registry := &fakeRegistry{accept: acceptOnly("Bearer canary.t2")}
 	rt := pair(registry, &fakeRealm{})
 	get(t, rt, registryURL+"/v2/", pullA)
 	if status, _ := get(t, rt, registryURL+"/v2/", pullA); status != http.StatusOK {
@@ -175,7 +175,7 @@ func TestRequestsWithoutScopesUseThoseOfTheLastChallenge(t *testing.T) {
 	get(t, rt, registryURL+"/v2/a/tags/list")
 	get(t, rt, registryURL+"/v2/b/tags/list", Repository("b", "pull"))
 	get(t, rt, registryURL+"/v2/a/tags/list")
-	wantEqual(t, "authorizations", registry.authorizations(), []string{"", "Bearer t1", "Bearer t2", "Bearer t1"})
+	wantEqual(t, "authorizations", registry.authorizations(), []string{"", "Bearer canary.t1", "Bearer canary.t2", "Bearer canary.t1"})
 }
 
 func TestATokenThatAnotherFlightLeftIsNotGotAgain(t *testing.T) {
@@ -185,7 +185,7 @@ func TestATokenThatAnotherFlightLeftIsNotGotAgain(t *testing.T) {
 	target := request(t, http.MethodGet, registryURL, nil).URL
 	o := rt.origin(target)
 	tok, err := rt.fetch(t.Context(), o, wish{demand: o.learned(), need: []Scope{pullA}})
-	if err != nil || tok.value != "t1" || len(realm.requests()) != 1 {
+	if err != nil || tok.value != "canary.t1" || len(realm.requests()) != 1 {
 		t.Errorf("got %v, %v after %d exchanges", tok, err, len(realm.requests()))
 	}
 }
@@ -196,14 +196,14 @@ func TestTokensOfOneRealmDoNotAnswerForAnother(t *testing.T) {
 	rt.Base.(network)["https://auth2.example"] = elsewhere
 	get(t, rt, registryURL+"/v2/", pullA)
 	registry.challenges = []string{`Bearer realm="https://auth2.example/token"`}
-	registry.accept = acceptOnly("Bearer t101")
+	registry.accept = acceptOnly("Bearer canary.t101")
 	if status, _ := get(t, rt, registryURL+"/v2/", Repository("b", "pull")); status != http.StatusOK {
 		t.Errorf("status %d", status)
 	}
-	registry.accept = acceptOnly("Bearer t102")
+	registry.accept = acceptOnly("Bearer canary.t102")
 	get(t, rt, registryURL+"/v2/", pullA)
 	wantEqual(t, "authorizations", registry.authorizations(),
-		[]string{"", "Bearer t1", "Bearer t2", "Bearer t101", "Bearer t102"})
+		[]string{"", "Bearer canary.t1", "Bearer canary.t2", "Bearer canary.t101", "Bearer canary.t102"})
 }
 
 func TestABodyThatCannotBeHadAgainIsSentOnce(t *testing.T) {
@@ -219,7 +219,7 @@ func TestABodyThatCannotBeHadAgainIsSentOnce(t *testing.T) {
 	if status, _ := roundTrip(t, rt, once()); status != http.StatusOK {
 		t.Errorf("the next request got %d: nothing was learnt", status)
 	}
-	wantEqual(t, "authorizations", registry.authorizations(), []string{"", "Bearer t1"})
+	wantEqual(t, "authorizations", registry.authorizations(), []string{"", "Bearer canary.t1"})
 }
 
 func TestABodyThatFailsToComeAgainLeavesTheResponse(t *testing.T) {
@@ -316,11 +316,11 @@ func TestAnAuthorizationOfTheCallersOwnIsLeftAlone(t *testing.T) {
 	rt := pair(registry, &fakeRealm{})
 	rt.Credentials = alice
 	req := request(t, http.MethodGet, registryURL+"/v2/", nil)
-	req.Header.Set("Authorization", "Bearer mine")
+	req.Header.Set("Authorization", "Bearer canary.mine")
 	if status, _ := roundTrip(t, rt, req); status != http.StatusUnauthorized {
 		t.Errorf("status %d", status)
 	}
-	wantEqual(t, "authorizations", registry.authorizations(), []string{"Bearer mine"})
+	wantEqual(t, "authorizations", registry.authorizations(), []string{"Bearer canary.mine"})
 }
 
 func TestTheUserAgentIsSentToRegistryAndRealm(t *testing.T) {
@@ -369,19 +369,19 @@ func TestAnAccessTokenIsSentAsItIsAndAskedForEachTime(t *testing.T) {
 	calls := 0
 	rt.Credentials = func(context.Context, string) (Credential, error) {
 		calls++
-		return Credential{AccessToken: strings.Repeat("x", calls)}, nil
+		return Credential{AccessToken: "canary." + strings.Repeat("x", calls)}, nil
 	}
 	get(t, rt, registryURL+"/v2/", pullA)
 	get(t, rt, registryURL+"/v2/", pullA)
-	wantEqual(t, "authorizations", registry.authorizations(), []string{"", "Bearer x", "Bearer xx"})
+	wantEqual(t, "authorizations", registry.authorizations(), []string{"", "Bearer canary.x", "Bearer canary.xx"})
 	if n := len(realm.requests()); n != 0 {
 		t.Errorf("the realm was asked %d times", n)
 	}
 }
 
 func TestAnAccessTokenServesAChallengeWithoutARealm(t *testing.T) {
-	rt := pair(&fakeRegistry{challenges: []string{"Bearer"}, accept: acceptOnly("Bearer mine")}, nil)
-	rt.Credentials = Static("registry.example", Credential{AccessToken: "mine"})
+	rt := pair(&fakeRegistry{challenges: []string{"Bearer"}, accept: acceptOnly("Bearer canary.mine")}, nil)
+	rt.Credentials = Static("registry.example", Credential{AccessToken: "canary.mine"})
 	if status, _ := get(t, rt, registryURL+"/v2/"); status != http.StatusOK {
 		t.Errorf("status %d", status)
 	}
