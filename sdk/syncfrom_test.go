@@ -2,6 +2,7 @@ package sdk_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -117,6 +118,28 @@ func TestSyncFromBringsSomePlatforms(t *testing.T) {
 	must(t, err)
 	if m := report.Items[0].Descriptor; m.MediaType != v1.MediaTypeImageManifest {
 		t.Errorf("one platform came as %s", m.MediaType)
+	}
+}
+
+// What belongs to an image by the convention of cosign comes along, be there few images or many.
+func TestSyncFromBringsSignaturesAlong(t *testing.T) {
+	noLogin(t)
+	host := serveRemote(t, nil)
+	from := open(t, sdk.Options{})
+	const images = 12
+	for n := range images {
+		image := push(t, from, fmt.Sprint("image ", n), fmt.Sprintf("app:v%d", n))
+		push(t, from, fmt.Sprint("signature ", n), "app:"+strings.Replace(string(image.Digest), ":", "-", 1)+".sig")
+	}
+	_, err := from.Sync(t.Context(), &sdk.SyncOptions{To: host, Patterns: []string{"app"}})
+	must(t, err)
+	for pattern, want := range map[string]int{"/app:v1": 2, "/app:v*": 2 * images} {
+		registry := open(t, sdk.Options{})
+		_, err := registry.SyncFrom(t.Context(), into(host+pattern))
+		must(t, err)
+		if got := tags(t, registry, "app"); len(got) != want {
+			t.Errorf("%s: there are the tags %q, want %d", pattern, got, want)
+		}
 	}
 }
 

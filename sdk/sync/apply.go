@@ -45,7 +45,12 @@ type Result struct {
 //
 // When it returns nil, every tag of the plan is what the plan says. When its context ends, what was brought is remembered, where
 // there is a Memory, and the next Apply goes on from there.
+//
+// Errors: berth.ErrUnsupported for a plan that no Make has made, with a nil report.
 func Apply(ctx context.Context, from berth.Registry, to []To, plan *Plan, opts *ApplyOptions) (*Report, error) {
+	if err := plan.check(); err != nil {
+		return nil, err
+	}
 	a := newApplication(from, to, len(plan.Items), opts)
 	if a.trees = plan.trees; a.trees == nil {
 		a.trees = &trees{from: from, referrers: true}
@@ -70,50 +75,6 @@ func Apply(ctx context.Context, from berth.Registry, to []To, plan *Plan, opts *
 	}
 	begin.Wait()
 	return a.end(ctx, nil)
-}
-
-// Run is Make and Apply in one: an image is on its way as soon as it is known what is to be done about it. Where a registry
-// cannot be asked about one, no other one is begun any more; what was begun is brought to its end.
-//
-// Errors: those of Make, the report being nil where nothing was begun; those of Apply.
-func Run(ctx context.Context, from berth.Registry, to []To, sel Selection, opts *ApplyOptions) (*Report, error) {
-	m, err := newMaker(from, sel)
-	if err != nil {
-		return nil, err
-	}
-	surveys, err := m.begin(ctx, to)
-	if err != nil {
-		return nil, err
-	}
-	total := 0
-	for _, s := range surveys {
-		total += len(s.items)
-	}
-	a := newApplication(from, to, total, opts)
-	a.trees = m.trees
-	looking, first := errgroup.Group{}, 0
-	for _, s := range surveys {
-		from := first
-		looking.Go(func() error { return a.follow(ctx, s, from) })
-		first += len(s.items)
-	}
-	return a.end(ctx, looking.Wait())
-}
-
-// follow begins with each image as soon as a survey is ready with it. The survey's items are results from first on.
-func (a *application) follow(ctx context.Context, s *survey, first int) error {
-	h := a.hosts[s.to.Registry.Host()]
-	s.expect = h.expect
-	ready := func(tags []*surveyed) {
-		var items []int
-		for _, i := range tags {
-			a.results[first+i.at] = Result{Item: i.Item}
-			items = append(items, first+i.at)
-		}
-		h.begin(ctx, items)
-	}
-	ready(s.gone)
-	return s.look(ctx, ready)
 }
 
 // application is a plan on its way.
@@ -333,50 +294,6 @@ func (h *hostRun) repository(name string) (*remote.Repository, error) {
 		h.repositories[name] = repo
 	}
 	return repo, err
-}
-
-// flight is something that is brought once, and that all wait for who need it.
-type flight struct {
-	done   chan struct{} // closed when err is set
-	err    error
-	action Action
-	at     string // the repository
-}
-
-// once brings something, or waits for who does. It reports whether it was this one.
-func (h *hostRun) once(ctx context.Context, key string, bring func(*flight) error) (*flight, bool, error) {
-	f, known := h.join(key)
-	for known {
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return f, false, ctx.Err()
-		}
-		if !errors.Is(f.err, context.Canceled) {
-			return f, false, f.err
-		}
-		f, known = h.join(key) // the other one has failed at something else
-	}
-	f.err = bring(f)
-	if f.err != nil { // who comes later tries again
-		h.mu.Lock()
-		delete(h.brought, key)
-		h.mu.Unlock()
-	}
-	close(f.done)
-	return f, true, f.err
-}
-
-// join returns what brings something, and whether somebody else does.
-func (h *hostRun) join(key string) (f *flight, known bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if f = h.brought[key]; f != nil {
-		return f, true
-	}
-	f = &flight{done: make(chan struct{})}
-	h.brought[key] = f
-	return f, false
 }
 
 func (h *hostRun) tell(e Event) {

@@ -136,6 +136,18 @@ func (p *Plan) Drift() []Item {
 	return drifted
 }
 
+// check finds what no Make has written.
+func (p *Plan) check() error {
+	for i, item := range p.Items {
+		switch item.Change {
+		case Unchanged, New, Moves, Refused, Removed:
+		default:
+			return fmt.Errorf("plan, item %d: %w: its change is %.40q; make another plan", i+1, berth.ErrUnsupported, item.Change)
+		}
+	}
+	return nil
+}
+
 // Bytes is how many bytes of blobs would be sent.
 func (p *Plan) Bytes() (n int64) {
 	for _, t := range p.Transfers {
@@ -156,16 +168,13 @@ const looking = 64
 // for a pattern or a template that is none, and for two tags that would be the same there; ErrTooMany for more tags
 // that would be removed than may be; those of either registry, with its name.
 func Make(ctx context.Context, from berth.Registry, to []To, sel Selection) (*Plan, error) {
-	m, err := newMaker(from, sel)
+	surveys, err := begin(ctx, from, to, sel)
 	if err != nil {
 		return nil, err
 	}
-	surveys, err := m.begin(ctx, to)
-	if err != nil {
-		return nil, err
-	}
-	plan := &Plan{Items: []Item{}, trees: m.trees}
+	plan := &Plan{Items: []Item{}}
 	for _, s := range surveys {
+		plan.trees = s.trees // which all of them share
 		if err := s.look(ctx, func([]*surveyed) {}); err != nil {
 			return nil, err
 		}
@@ -209,10 +218,14 @@ func newMaker(from berth.Registry, sel Selection) (*maker, error) {
 }
 
 // begin finds the tags that are selected, and says what they are called at each place.
-func (m *maker) begin(ctx context.Context, to []To) ([]*survey, error) {
+func begin(ctx context.Context, from berth.Registry, to []To, sel Selection) ([]*survey, error) {
+	m, err := newMaker(from, sel)
+	if err != nil {
+		return nil, err
+	}
 	all, err := m.choose(ctx)
 	if err == nil && m.sel.Referrers {
-		all, err = withCompanions(ctx, m.from, all)
+		all, err = m.withCompanions(ctx, all)
 	}
 	if err != nil {
 		return nil, err

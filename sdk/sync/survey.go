@@ -21,6 +21,7 @@ type survey struct {
 	to     To
 	memory *Memory
 	items  []*surveyed
+	first  int            // the place of the first of them among those of all surveys
 	images [][]*surveyed  // the items, by what they are here and where they go
 	gone   []*surveyed    // items that are there alone
 	expect func(Transfer) // is told how a blob is to come, as soon as that is known

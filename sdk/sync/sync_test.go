@@ -303,6 +303,22 @@ func TestApplyThatIsCancelledReportsHowFarItCame(t *testing.T) {
 	}
 }
 
+func TestApplyRefusesAPlanThatNobodyHasMade(t *testing.T) {
+	from, to := shelf(t), serve(t)
+	plan, err := sync.Make(t.Context(), from, at(to), sync.Selection{Patterns: []string{"base"}})
+	must(t, err)
+	for _, change := range []sync.Change{"", "sent"} {
+		plan.Items[0].Change = change
+		report, err := sync.Apply(t.Context(), from, at(to), saved(t, plan), nil)
+		if !errors.Is(err, berth.ErrUnsupported) || report != nil {
+			t.Errorf("%q: got %+v, %v", change, report, err)
+		}
+	}
+	if writes := to.sent(); len(writes) != 0 {
+		t.Errorf("it sent %q", writes)
+	}
+}
+
 func TestPlanThatCannotBeMadeNamesTheHost(t *testing.T) {
 	from, to := shelf(t), serve(t)
 	to.refuse = func(*http.Request) bool { return true }

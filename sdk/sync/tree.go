@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -186,52 +185,4 @@ func (r *treeReader) addReferrers(ctx context.Context, node *tree, depth int) er
 		node.referrers = append(node.referrers, referrer)
 	}
 	return nil
-}
-
-// withCompanions adds the tags that stand for what belongs to an image: "sha256-HEX.sig" is its signature, and "att" and "sbom"
-// are its attestations and bills of material, by the convention of cosign.
-func withCompanions(ctx context.Context, from berth.Registry, all []chosen) ([]chosen, error) {
-	taken := map[string]bool{}
-	for _, c := range all {
-		taken[c.repository+":"+c.tag] = true
-	}
-	companions := map[string]map[string][]string{} // of repositories, by what they belong to
-	var more []chosen
-	for _, c := range all {
-		if companions[c.repository] == nil {
-			found, err := listCompanions(ctx, from, c.repository)
-			if err != nil {
-				return nil, err
-			}
-			companions[c.repository] = found
-		}
-		for _, tag := range companions[c.repository][strings.Replace(string(c.desc.Digest), ":", "-", 1)] {
-			if !taken[c.repository+":"+tag] {
-				taken[c.repository+":"+tag] = true
-				more = append(more, chosen{repository: c.repository, tag: tag})
-			}
-		}
-	}
-	more, err := resolveAll(ctx, from, more)
-	return append(all, more...), err
-}
-
-func listCompanions(ctx context.Context, from berth.Registry, repository string) (map[string][]string, error) {
-	found := map[string][]string{}
-	repo, err := from.Repository(repository)
-	if err != nil {
-		return nil, err
-	}
-	for tag, err := range repo.Tags(ctx, "sha256-") {
-		if err != nil {
-			return nil, err
-		}
-		if !strings.HasPrefix(tag, "sha256-") {
-			break
-		}
-		if of, kind, ok := strings.Cut(tag, "."); ok && (kind == "sig" || kind == "att" || kind == "sbom") {
-			found[of] = append(found[of], tag)
-		}
-	}
-	return found, nil
 }
