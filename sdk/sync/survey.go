@@ -114,19 +114,25 @@ func (s *survey) findFresh(ctx context.Context) error {
 	for _, i := range s.items {
 		tags[i.ref.Repository]++
 	}
+	group := errgroup.Group{}
+	group.SetLimit(looking)
 	for name, n := range tags {
-		if n == 1 || s.memory.knows(name) {
-			continue
-		}
-		for _, err := range s.repositories[name].FirstTags(ctx, 1) {
-			s.fresh[name] = errors.Is(err, berth.ErrNameUnknown)
-			break
-		}
-		if err := ctx.Err(); err != nil {
-			return err
+		if n > 1 && !s.memory.knows(name) {
+			group.Go(func() error { s.findIfFresh(ctx, name); return nil })
 		}
 	}
-	return nil
+	group.Wait()
+	return ctx.Err()
+}
+
+// findIfFresh asks about one repository. What is wrong with it is told by what comes next.
+func (s *survey) findIfFresh(ctx context.Context, name string) {
+	for _, err := range s.repositories[name].FirstTags(ctx, 1) {
+		s.mu.Lock()
+		s.fresh[name] = errors.Is(err, berth.ErrNameUnknown)
+		s.mu.Unlock()
+		return
+	}
 }
 
 // look finds out what would be done, many images at once. ready is called when that is known of all tags of an image, from
