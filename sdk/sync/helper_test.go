@@ -227,6 +227,13 @@ func serveWith(tb testing.TB, opts *server.Options) *served {
 	return s
 }
 
+// refuseFrom has requests fail from now on, though some may still be under way that nobody waits for.
+func (s *served) refuseFrom(which func(r *http.Request) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuse = which
+}
+
 // note remembers a request, and reports whether it is to fail.
 func (s *served) note(r *http.Request) bool {
 	s.mu.Lock()

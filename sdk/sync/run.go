@@ -17,15 +17,16 @@ func Run(ctx context.Context, from berth.Registry, to []To, sel Selection, opts 
 	if err != nil {
 		return nil, err
 	}
+	var shared *trees
 	total := 0
 	for _, s := range surveys {
-		s.first = total
+		s.first, shared = total, s.trees
 		total += len(s.items)
 	}
 	a := newApplication(from, to, total, opts)
+	a.trees = shared
 	looking := errgroup.Group{}
 	for _, s := range surveys {
-		a.trees = s.trees // which all of them share
 		looking.Go(func() error { return a.follow(ctx, s) })
 	}
 	return a.end(ctx, looking.Wait())

@@ -61,7 +61,7 @@ func TestRunBeginsNoMoreWhereARegistryCannotBeAsked(t *testing.T) {
 	if !slices.Contains(tagsOf(t, to.layout, "base"), "old") {
 		t.Error("a tag was removed, though something else had failed")
 	}
-	to.refuse = func(*http.Request) bool { return true }
+	to.refuseFrom(func(*http.Request) bool { return true })
 	if report, err = sync.Run(t.Context(), from, at(to), selection, nil); err == nil || report != nil {
 		t.Errorf("where nothing was begun: %+v, %v", report, err)
 	}
