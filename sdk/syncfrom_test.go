@@ -152,13 +152,14 @@ func TestSyncFromErrors(t *testing.T) {
 		err        error
 		says       string
 	}{
-		"nothing":                   {nil, sync.ErrNothing, "docker://"},
-		"what has no host":          {[]string{"localhost"}, berth.ErrNameInvalid, "localhost"},
-		"what is no name":           {[]string{host + "/App"}, berth.ErrNameInvalid, "App"},
-		"what is not there":         {[]string{host + "/app/one:v9"}, sync.ErrNothing, host + "/app/one:v9"},
-		"a repository of two hosts": {[]string{host + "/base", other + "/base"}, berth.ErrNameInvalid, other + "/base"},
-		"nothing but an exclusion":  {[]string{"!" + host + "/base"}, sync.ErrNothing, ""},
-		"plain http beyond here":    {[]string{"http://registry.example.com/app"}, berth.ErrNameInvalid, "http"},
+		"nothing":                  {nil, sync.ErrNothing, "docker://"},
+		"what has no host":         {[]string{"localhost"}, berth.ErrNameInvalid, "localhost"},
+		"what is no name":          {[]string{host + "/App"}, berth.ErrNameInvalid, "App"},
+		"what is not there":        {[]string{host + "/app/one:v9"}, sync.ErrNothing, host + "/app/one:v9"},
+		"one tag of two hosts":     {[]string{host + "/base", other + "/base"}, berth.ErrTagInvalid, other + "/base"},
+		"a pattern without tags":   {[]string{host + "/app/*"}, berth.ErrTagInvalid, ":*"},
+		"nothing but an exclusion": {[]string{"!" + host + "/base"}, sync.ErrNothing, ""},
+		"plain http beyond here":   {[]string{"http://registry.example.com/app"}, berth.ErrUnsupported, "--plain-http"},
 	} {
 		_, err := registry.SyncFrom(t.Context(), into(c.references...))
 		wantErr(t, what, err, c.err)
@@ -166,8 +167,12 @@ func TestSyncFromErrors(t *testing.T) {
 			t.Errorf("%s: %v does not name %s", what, err, c.says)
 		}
 	}
-	if got := tags(t, registry, "base"); len(got) != 1 {
+	if got := tags(t, registry, "base"); len(got) != 0 {
 		t.Errorf("the first of two that cannot both come has the tags %q", got)
+	}
+	report, err := registry.SyncFrom(t.Context(), into("http://"+host+"/app/one:v1", "docker://http://"+other+"/base"))
+	if err != nil || len(report.Items) != 2 {
+		t.Errorf("with schemes: %+v, %v", report, err)
 	}
 }
 

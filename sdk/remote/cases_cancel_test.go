@@ -195,7 +195,7 @@ func TestCase23NothingIsReadAfterAPush(t *testing.T) {
 		var late atomic.Int32
 		ctx, cancel := context.WithTimeout(t.Context(), 1*time.Second)
 		defer cancel()
-		opts := &remote.BlobOptions{Sent: func(int) {
+		opts := &remote.BlobOptions{Sent: func(int, int64) {
 			if over.Load() {
 				late.Add(1)
 			}

@@ -112,7 +112,7 @@ func TestCase17APushThatBreaksOffGoesOnWhereItWas(t *testing.T) {
 	link := cutBefore(t, serve(t, &server.Options{Hosts: []string{"127.0.0.1"}}), 8<<20, 5)
 	repo := repository(t, link.Addr().String(), nil)
 	var sent int64
-	err := repo.PushBlob(t.Context(), desc, opener(content), &remote.BlobOptions{Sent: func(n int) { sent += int64(n) }})
+	err := repo.PushBlob(t.Context(), desc, opener(content), &remote.BlobOptions{Sent: func(n int, _ int64) { sent += int64(n) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func TestCase23APushThatWasCancelledIsContinued(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var id string
 	var first int
-	opts := &remote.BlobOptions{Began: func(begun string) { id = begun }, Sent: func(n int) {
+	opts := &remote.BlobOptions{Began: func(begun string) { id = begun }, Sent: func(n int, _ int64) {
 		if first += n; first > 20<<20 {
 			cancel()
 		}
@@ -143,7 +143,7 @@ func TestCase23APushThatWasCancelledIsContinued(t *testing.T) {
 		t.Fatalf("got %v, and an upload %q", err, id)
 	}
 	second := 0
-	opts = &remote.BlobOptions{Upload: id, Sent: func(n int) { second += n }}
+	opts = &remote.BlobOptions{Upload: id, Sent: func(n int, _ int64) { second += n }}
 	repo := repository(t, host, nil)
 	if err := repo.PushBlob(t.Context(), desc, opener(content), opts); err != nil {
 		t.Fatal(err)

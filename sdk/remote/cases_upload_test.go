@@ -57,7 +57,7 @@ func TestCase03ATokenThatEndsDuringAnUpload(t *testing.T) {
 				open := func() (io.ReadCloser, error) {
 					return &slowFile{Reader: bytes.NewReader(content), while: 500 * time.Millisecond}, nil
 				}
-				err := s.open(t, "x").PushBlob(t.Context(), desc, open, &remote.BlobOptions{Sent: func(n int) { sent += int64(n) }})
+				err := s.open(t, "x").PushBlob(t.Context(), desc, open, &remote.BlobOptions{Sent: func(n int, _ int64) { sent += int64(n) }})
 				if err != nil || !bytes.Equal(s.Blob("x", desc.Digest), content) {
 					t.Fatal(err)
 				}
@@ -316,7 +316,7 @@ func TestCase17WhatBreaksOffAndMore(t *testing.T) {
 				}
 				s := newStage(t, hostile.Options{Faults: faults})
 				var sent int64
-				err := s.open(t, "x").PushBlob(t.Context(), desc, opener(content), &remote.BlobOptions{Sent: func(n int) { sent += int64(n) }})
+				err := s.open(t, "x").PushBlob(t.Context(), desc, opener(content), &remote.BlobOptions{Sent: func(n int, _ int64) { sent += int64(n) }})
 				if err != nil || !bytes.Equal(s.Blob("x", desc.Digest), content) {
 					t.Fatal(err)
 				}

@@ -37,8 +37,9 @@ type BlobOptions struct {
 	Upload string
 	// Began is told the ID of each upload that is begun. May be nil.
 	Began func(id string)
-	// Sent is told how many bytes more were given to the connection, from one goroutine at a time. May be nil.
-	Sent func(n int)
+	// Sent is told how many bytes more were given to the connection, and where in the blob they end, from one goroutine at a
+	// time. May be nil.
+	Sent func(n int, end int64)
 }
 
 // PushBlob uploads a blob whose digest and size are known: in one request after the one that begins the upload, or, where
@@ -343,7 +344,7 @@ func (p *push) sent(b *pushBody, n int, err error) error {
 		p.moved, p.given = true, max(p.given, b.offset)
 	}
 	if n > 0 && p.opts.Sent != nil {
-		p.opts.Sent(n)
+		p.opts.Sent(n, b.offset)
 	}
 	if err != nil && err != io.EOF {
 		p.reading = err

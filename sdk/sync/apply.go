@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -66,7 +68,7 @@ func Apply(ctx context.Context, from berth.Registry, to []To, plan *Plan, opts *
 		if h := a.hosts[item.Host]; h != nil {
 			hosts[h] = append(hosts[h], at)
 		} else {
-			a.errs[at] = fmt.Errorf("%s: %w: the plan is for another host", item.There(), berth.ErrUnsupported)
+			a.errs[at] = fmt.Errorf("%s: the plan is for this host, and not for %s: %w", item.There(), strings.Join(slices.Sorted(maps.Keys(a.hosts)), " and "), berth.ErrUnsupported)
 		}
 	}
 	begin := errgroup.Group{}
@@ -74,7 +76,7 @@ func Apply(ctx context.Context, from berth.Registry, to []To, plan *Plan, opts *
 		begin.Go(func() error { h.begin(ctx, items); return nil })
 	}
 	begin.Wait()
-	return a.end(ctx, nil)
+	return a.end(ctx)
 }
 
 // application is a plan on its way.
@@ -105,34 +107,35 @@ func newApplication(from berth.Registry, to []To, items int, opts *ApplyOptions)
 	return a
 }
 
-// end waits for all that was begun, and reports it. failed is why no more was begun.
-func (a *application) end(ctx context.Context, failed error) (*Report, error) {
+// end waits for all that was begun, and reports it.
+func (a *application) end(ctx context.Context) (*Report, error) {
 	hosts := errgroup.Group{}
 	for _, h := range a.hosts {
 		hosts.Go(func() error {
 			h.running.Wait()
-			if failed == nil {
-				h.remove(ctx)
-			}
+			h.remove(ctx)
 			return nil
 		})
 	}
 	hosts.Wait()
-	report, errs := &Report{Items: []Result{}}, []error{failed}
-	for i, r := range a.results {
-		if r.Change == "" || failed != nil && r.Change == Removed {
-			continue // it was not come to
+	report, told := &Report{Items: a.results}, map[error]bool{}
+	var errs []error
+	begun := len(a.results) == 0
+	for i := range a.results {
+		r, err := &a.results[i], a.errs[i]
+		begun = begun || r.Change != Unknown && r.Change != Removed
+		if err != nil {
+			r.Error = err.Error()
 		}
-		if a.errs[i] != nil {
-			r.Error = a.errs[i].Error()
-			errs = append(errs, a.errs[i])
+		if err != nil && !told[err] {
+			told[err] = true
+			errs = append(errs, err)
 		}
-		report.Items = append(report.Items, r)
 		report.Total = report.Total.Add(r.Stats)
 	}
 	switch {
-	case failed != nil && len(report.Items) == 0:
-		return nil, failed
+	case !begun:
+		return nil, errors.Join(errs...)
 	case ctx.Err() != nil:
 		return report, ctx.Err()
 	}
@@ -149,6 +152,7 @@ type hostRun struct {
 	mu           sync.Mutex // guards the fields below
 	items        []int      // of the results; no two hosts have one in common
 	removed      []int
+	failed       bool // something was not begun
 	planned      map[blobAt]Transfer
 	repositories map[string]*remote.Repository
 	brought      map[string]*flight
@@ -249,9 +253,16 @@ func (h *hostRun) ended(j *job, err error) {
 	}
 }
 
+// giveUp notes that something has not even been begun.
+func (h *hostRun) giveUp() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.failed = true
+}
+
 // remove removes the tags that are not here, if all else is well.
 func (h *hostRun) remove(ctx context.Context) {
-	failed := slices.ContainsFunc(h.items, func(at int) bool { return h.errs[at] != nil })
+	failed := h.failed || slices.ContainsFunc(h.items, func(at int) bool { return h.errs[at] != nil })
 	for _, at := range h.removed {
 		item := h.results[at].Item
 		if failed {

@@ -299,9 +299,9 @@ func (b *bringing) holder(ctx context.Context, desc v1.Descriptor, planned Trans
 
 func (b *bringing) sendBlob(ctx context.Context, desc v1.Descriptor) error {
 	name, sent := b.repo.Name(), int64(0)
-	opts := &remote.BlobOptions{Upload: b.memory.upload(name, desc.Digest), Sent: func(n int) {
+	opts := &remote.BlobOptions{Upload: b.memory.upload(name, desc.Digest), Sent: func(n int, end int64) {
 		sent += int64(n)
-		b.tell(Event{Host: b.to.Registry.Host(), Repository: name, Descriptor: desc, Bytes: sent})
+		b.tell(Event{Host: b.to.Registry.Host(), Repository: name, Descriptor: desc, Bytes: end})
 	}}
 	if desc.Size > minResumed {
 		opts.Began = func(id string) { b.memory.note(record{Repository: name, Blob: desc.Digest, Upload: id}) }

@@ -22,6 +22,8 @@ type companions struct {
 	listed map[string]map[string]bool // the tags of repositories that were listed
 }
 
+func companionKinds() []string { return []string{"sig", "att", "sbom"} }
+
 // withCompanions adds the tags that stand for what belongs to images.
 func (m *maker) withCompanions(ctx context.Context, all []chosen) ([]chosen, error) {
 	c := &companions{m, map[string]int{}, map[string]bool{}, map[string]map[string]bool{}}
@@ -50,7 +52,7 @@ func (c *companions) of(ctx context.Context, image chosen) (some []chosen, err e
 		}
 		c.listed[image.repository] = tags
 	}
-	for _, kind := range []string{"sig", "att", "sbom"} {
+	for _, kind := range companionKinds() {
 		tag := strings.Replace(string(image.desc.Digest), ":", "-", 1) + "." + kind
 		name := image.repository + ":" + tag
 		if !c.taken[name] && (tags == nil || tags[tag]) {

@@ -24,7 +24,6 @@ package sync
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"path"
 
@@ -72,11 +71,15 @@ const (
 	Refused Change = "refused"
 	// Removed: the tag is there, and not here.
 	Removed Change = "removed"
+	// Unknown: the target could not be asked. It is in reports alone.
+	Unknown Change = "unknown"
 )
 
 // Plan is what would be done.
 type Plan struct {
-	Items []Item `json:"items"`
+	// Version is that of the form that a plan is kept in: 1.
+	Version int    `json:"version"`
+	Items   []Item `json:"items"`
 	// Transfers are the blobs that the items need, each once for each repository there.
 	Transfers []Transfer `json:"transfers,omitempty"`
 
@@ -136,8 +139,13 @@ func (p *Plan) Drift() []Item {
 	return drifted
 }
 
+const planVersion = 1
+
 // check finds what no Make has written.
 func (p *Plan) check() error {
+	if p.Version != planVersion {
+		return fmt.Errorf("plan: %w: its version is %d, want %d; make another plan", berth.ErrUnsupported, p.Version, planVersion)
+	}
 	for i, item := range p.Items {
 		switch item.Change {
 		case Unchanged, New, Moves, Refused, Removed:
@@ -156,34 +164,6 @@ func (p *Plan) Bytes() (n int64) {
 		}
 	}
 	return n
-}
-
-// looking is how many things are looked at at once, here and on each host.
-const looking = 64
-
-// Make looks at both sides and says what would be done. It sends a HEAD for each tag to the target, and of what has changed one
-// for each blob of which nothing is known; and none at all for a repository that is not there.
-//
-// Errors: ErrNothing for a pattern that selects no tag, and for no pattern at all; berth.ErrNameInvalid and berth.ErrTagInvalid
-// for a pattern or a template that is none, and for two tags that would be the same there; ErrTooMany for more tags
-// that would be removed than may be; those of either registry, with its name.
-func Make(ctx context.Context, from berth.Registry, to []To, sel Selection) (*Plan, error) {
-	surveys, err := begin(ctx, from, to, sel)
-	if err != nil {
-		return nil, err
-	}
-	plan := &Plan{Items: []Item{}}
-	for _, s := range surveys {
-		plan.trees = s.trees // which all of them share
-		if err := s.look(ctx, func([]*surveyed) {}); err != nil {
-			return nil, err
-		}
-		for _, i := range s.items {
-			plan.Items = append(plan.Items, i.Item)
-		}
-		plan.Transfers = append(plan.Transfers, s.transfers...)
-	}
-	return plan, nil
 }
 
 // maker makes a plan.
@@ -213,32 +193,10 @@ func newMaker(from berth.Registry, sel Selection) (*maker, error) {
 		}
 		m.immutable = append(m.immutable, p)
 	}
-	m.rename, err = readTemplate(sel.Rename)
+	if m.rename, err = readTemplate(sel.Rename); err == nil && sel.Prune && !m.rename.invertible() {
+		err = fmt.Errorf("template %q: %w: to prune, it must have {tag} once", sel.Rename, berth.ErrTagInvalid)
+	}
 	return m, err
-}
-
-// begin finds the tags that are selected, and says what they are called at each place.
-func begin(ctx context.Context, from berth.Registry, to []To, sel Selection) ([]*survey, error) {
-	m, err := newMaker(from, sel)
-	if err != nil {
-		return nil, err
-	}
-	all, err := m.choose(ctx)
-	if err == nil && m.sel.Referrers {
-		all, err = m.withCompanions(ctx, all)
-	}
-	if err != nil {
-		return nil, err
-	}
-	var surveys []*survey
-	for _, place := range to {
-		s := newSurvey(m, place)
-		if err := s.begin(ctx, all); err != nil {
-			return nil, err
-		}
-		surveys = append(surveys, s)
-	}
-	return surveys, nil
 }
 
 // target is what a tag is called at a place. What was chosen by its digest alone has that there too.

@@ -23,9 +23,12 @@ func (s *survey) prune(ctx context.Context) error {
 	if !s.sel.Prune {
 		return nil
 	}
-	sources, kept := map[string]string{}, map[string]bool{}
+	sources, kept := map[string][]string{}, map[string]bool{}
 	for _, i := range s.items {
-		sources[i.ref.Repository], kept[i.Target] = i.repository, true
+		kept[i.Target] = true
+		if name := i.ref.Repository; !slices.Contains(sources[name], i.repository) {
+			sources[name] = append(sources[name], i.repository)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(sources)) {
 		for tag, err := range s.repositories[name].Tags(ctx, "") {
@@ -41,8 +44,8 @@ func (s *survey) prune(ctx context.Context) error {
 			}
 		}
 	}
-	if most := cmp.Or(s.sel.PruneMax, defaultPruneMax); len(s.gone) > most {
-		return fmt.Errorf("%w: %d, the first of them %s, and the bound is %d; raise it if that is meant", ErrTooMany, len(s.gone), s.gone[0].Target, most)
+	if most := cmp.Or(s.sel.PruneMax, defaultPruneMax); len(s.gone) > max(most, 0) {
+		return fmt.Errorf("%s: %w: %d, and the bound is %d: %s; raise it if that is meant", s.to.Registry.Host(), ErrTooMany, len(s.gone), max(most, 0), s.someGone())
 	}
 	for _, i := range s.gone {
 		s.add(i)
@@ -50,11 +53,36 @@ func (s *survey) prune(ctx context.Context) error {
 	return nil
 }
 
-// wouldBe reports whether a tag there is what the selection would make of one here.
-func (s *survey) wouldBe(repository, target string) bool {
+// someGone names the first of what would be removed.
+func (s *survey) someGone() string {
+	const most = 20
+	var names []string
+	for _, i := range s.gone[:min(len(s.gone), most)] {
+		names = append(names, i.Target)
+	}
+	if len(s.gone) > most {
+		names = append(names, "…")
+	}
+	return strings.Join(names, " ")
+}
+
+// wouldBe reports whether a tag there is what the selection would make of one of some repositories here, and may be removed: tags
+// that list what refers to an image, or are what belongs to one, are made by others too, and what never changes stays.
+func (s *survey) wouldBe(repositories []string, target string) bool {
 	if s.to.Prefix != "" {
 		target = strings.TrimPrefix(target, path.Clean(s.to.Prefix)+"/")
 	}
-	tag, ok := s.rename.origin(target, repository)
-	return ok && selected(s.patterns, repository, tag)
+	for _, repository := range repositories {
+		tag, ok := s.rename.origin(target, repository)
+		if ok && selected(s.patterns, repository, tag) && !belongs(tag) && !anyOf(s.immutable, repository, tag) {
+			return true
+		}
+	}
+	return false
+}
+
+// belongs reports whether a tag is about another image.
+func belongs(tag string) bool {
+	of, kind, ok := strings.Cut(tag, ".")
+	return holdsReferrers(tag) || ok && slices.Contains(companionKinds(), kind) && holdsReferrers(of)
 }

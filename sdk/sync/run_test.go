@@ -203,3 +203,88 @@ func TestAMemoryOfUploadsAlone(t *testing.T) {
 	}
 	must(t, memory.Close())
 }
+
+func TestAPlaceThatCannotBeAskedDoesNotHoldBackAnother(t *testing.T) {
+	from, good, bad := shelf(t), serve(t), serve(t)
+	bad.refuse = func(*http.Request) bool { return true }
+	places := []sync.To{{Registry: bad}, {Registry: good}}
+	selection := sync.Selection{Patterns: []string{"app/*:v1"}}
+	plan, err := sync.Make(t.Context(), from, places, selection)
+	if err == nil || plan == nil || len(plan.Items) != 2 || plan.Items[0].Host != good.Host() {
+		t.Errorf("the plan is %+v, %v", plan, err)
+	}
+	report, err := sync.Run(t.Context(), from, places, selection, nil)
+	if err == nil || len(report.Items) != 4 {
+		t.Fatalf("got %+v, %v", report, err)
+	}
+	for _, r := range report.Items {
+		failed := r.Host == bad.Host()
+		if failed != (r.Error != "") || failed != (r.Change == sync.Unknown) {
+			t.Errorf("got %+v", r)
+		}
+	}
+}
+
+// Others make the tags of signatures and of lists of referrers too, and what never changes stays.
+func TestPruneSparesWhatIsNotItsOwn(t *testing.T) {
+	from, to, images := shelf(t), serve(t), store{}
+	old := images.image(images.layer("superfluous"))
+	held := strings.Replace(string(old.Digest), ":", "-", 1)
+	images.push(t, to, "app/web", old, "gone", "fixed-1", held, held+".sig", held+".att", held+".sbom", held+".other")
+	selection := sync.Selection{Patterns: []string{"app/web"}, Prune: true, Immutable: []string{"app/web:fixed-*"}}
+	plan, err := sync.Make(t.Context(), from, at(to), selection)
+	must(t, err)
+	var removed []string
+	for _, item := range plan.Items {
+		if item.Change == sync.Removed {
+			removed = append(removed, item.Target)
+		}
+	}
+	if want := []string{"app/web:gone", "app/web:" + held + ".other"}; !slices.Equal(removed, want) {
+		t.Errorf("%q would be removed, want %q", removed, want)
+	}
+}
+
+func TestPruneUnderOtherNames(t *testing.T) {
+	from, images := shelf(t), store{}
+	for template, want := range map[string]string{
+		"{name}:{tag}-x":            "web:gone-x",
+		"{repository}/copy:v-{tag}": "app/web/copy:v-gone",
+		"one/{name}:{tag}":          "one/web:gone",
+	} {
+		to := serve(t)
+		name, tag, _ := strings.Cut(want, ":")
+		images.push(t, to, name, images.image(images.layer("superfluous")), tag, "of-others")
+		plan, err := sync.Make(t.Context(), from, at(to), sync.Selection{Patterns: []string{"app/web:*"}, Rename: template, Prune: true})
+		must(t, err)
+		last := plan.Items[len(plan.Items)-1]
+		if !slices.ContainsFunc(plan.Items, func(i sync.Item) bool { return i.Target == want && i.Change == sync.Removed }) {
+			t.Errorf("%s: %s is not removed; the last is %+v", template, want, last)
+		}
+	}
+	for selection, want := range map[string]error{"{name}:latest": berth.ErrTagInvalid, "{tag}:{tag}": berth.ErrTagInvalid, "{repository}:{tag}": sync.ErrTooMany} {
+		to := serve(t)
+		images.push(t, to, "app/web", images.image(images.layer("superfluous")), "gone")
+		_, err := sync.Make(t.Context(), from, at(to), sync.Selection{Patterns: []string{"app/web"}, Rename: selection, Prune: true, PruneMax: -1})
+		if !errors.Is(err, want) {
+			t.Errorf("%s: got %v, want %v", selection, err, want)
+		}
+	}
+}
+
+func TestSelectionsThatProtectOrSelectNothing(t *testing.T) {
+	from, to := shelf(t), serve(t)
+	for what, selection := range map[string]sync.Selection{
+		"a repository that is none of them": {Patterns: []string{"app/web"}, Immutable: []string{"nix/web:v*"}},
+		"a tag in place of a repository":    {Patterns: []string{"app/web"}, Immutable: []string{"v*"}},
+		"all taken away":                    {Patterns: []string{"app/web", "!app/**"}},
+	} {
+		if _, err := sync.Make(t.Context(), from, at(to), selection); !errors.Is(err, sync.ErrNothing) {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+	selection := sync.Selection{Patterns: []string{"app/web"}, Immutable: []string{"app/**:release-*"}}
+	if _, err := sync.Make(t.Context(), from, at(to), selection); err != nil {
+		t.Errorf("a tag that does not exist yet: %v", err)
+	}
+}

@@ -48,9 +48,9 @@ type Selection struct {
 	// attestation or an SBOM.
 	Referrers bool
 	// Prune removes, in the repositories that something goes to, tags that the selection would have brought if they
-	// were here.
+	// were here; but none that Immutable selects, and none of signatures and lists of referrers.
 	Prune bool
-	// PruneMax is how many may be removed. Zero: 10.
+	// PruneMax is how many may be removed. Zero: 10. Negative: none.
 	PruneMax int
 	// MayBeNothing takes it for no mistake that a pattern selects nothing.
 	MayBeNothing bool
@@ -181,10 +181,7 @@ func anyOf(patterns []pattern, repository, tag string) bool {
 }
 
 // template is Selection.Rename, read.
-type template struct {
-	text    string
-	inverse *regexp.Regexp
-}
+type template struct{ text string }
 
 const defaultRename = "{repository}:{tag}"
 
@@ -192,18 +189,20 @@ func readTemplate(text string) (template, error) {
 	if text == "" {
 		text = defaultRename
 	}
-	t := template{text: text}
 	names := strings.NewReplacer("{repository}", "", "{name}", "", "{tag}", "").Replace(text)
-	if strings.ContainsAny(names, "{}") || strings.Count(text, ":") != 1 || !strings.Contains(text, "{") {
-		return t, fmt.Errorf("template %q: %w: want REPOSITORY:TAG, made of {repository}, {name}, {tag} and text", text, berth.ErrNameInvalid)
+	wrong := ""
+	switch {
+	case strings.ContainsAny(names, "{}"):
+		wrong = "there is {repository}, {name} and {tag}, and nothing else in braces"
+	case strings.Count(text, ":") != 1:
+		wrong = "want REPOSITORY:TAG, with one colon, like {repository}:{tag}"
+	case !strings.Contains(text, "{"):
+		wrong = "all tags would be the same; put {repository}, {name} or {tag} in it"
 	}
-	if strings.Count(text, "{repository}") <= 1 && strings.Count(text, "{tag}") == 1 && !strings.Contains(text, "{name}") {
-		inverse := regexp.QuoteMeta(text)
-		inverse = strings.Replace(inverse, `\{repository\}`, "(?P<repository>.+)", 1)
-		inverse = strings.Replace(inverse, `\{tag\}`, "(?P<tag>[^:]+)", 1)
-		t.inverse = regexp.MustCompile("^" + inverse + "$") // made of what is quoted
+	if wrong != "" {
+		return template{}, fmt.Errorf("template %q: %w: %s", text, berth.ErrNameInvalid, wrong)
 	}
-	return t, nil
+	return template{text}, nil
 }
 
 // name is what a tag is called there.
@@ -219,19 +218,19 @@ func (t template) name(repository, tag string) (berth.Reference, error) {
 	return ref, nil
 }
 
+// invertible reports whether origin can tell.
+func (t template) invertible() bool { return strings.Count(t.text, "{tag}") == 1 }
+
 // origin is the tag that would be called so there, in a repository that is known to go there.
 func (t template) origin(target, repository string) (tag string, ok bool) {
-	if t.inverse == nil {
+	text := strings.NewReplacer("{repository}", repository, "{name}", path.Base(repository)).Replace(t.text)
+	before, after, _ := strings.Cut(text, "{tag}")
+	rest, ok := strings.CutPrefix(target, before)
+	if !ok {
 		return "", false
 	}
-	match := t.inverse.FindStringSubmatch(target)
-	if match == nil {
-		return "", false
-	}
-	if i := t.inverse.SubexpIndex("repository"); i > 0 && match[i] != repository {
-		return "", false
-	}
-	return match[t.inverse.SubexpIndex("tag")], true
+	tag, ok = strings.CutSuffix(rest, after)
+	return tag, ok && berth.ValidateTag(tag) == nil
 }
 
 // chosen is an image here. Without a digest that was asked for, it is what the tag says.
@@ -267,18 +266,36 @@ func (m *maker) choose(ctx context.Context) ([]chosen, error) {
 	}
 	for i, p := range patterns {
 		if !p.not && !matched[i] && !m.sel.MayBeNothing && !slices.ContainsFunc(there, p.isOf) {
-			return nil, fmt.Errorf("pattern %q: %w; berth ls%s shows what there is", path.Join(m.source, p.text), ErrNothing, m.listed(p))
+			return nil, fmt.Errorf("pattern %q: %w%s", path.Join(m.source, p.text), ErrNothing, m.listed(p))
 		}
+	}
+	if len(there) == 0 && !m.sel.MayBeNothing {
+		return nil, fmt.Errorf("%w: the patterns that begin with ! take away all that the others select", ErrNothing)
 	}
 	return there, nil
 }
 
-// listed is what berth ls has to be told to list what a pattern could have meant.
-func (m *maker) listed(p pattern) string {
-	if m.source == "" || berth.ValidateRepository(p.repository) != nil {
-		return ""
+// checkImmutable finds a pattern of tags that never change which is about no repository that is selected: what it was to protect
+// would not be.
+func (m *maker) checkImmutable(all []chosen) error {
+	for _, p := range m.immutable {
+		about := func(c chosen) bool { return matches(p.repository, c.repository) }
+		if len(all) > 0 && !slices.ContainsFunc(all, about) {
+			return fmt.Errorf("immutable pattern %q: %w: it is about no repository that is selected; want REPOSITORY:TAG, like %s:v*", p.text, ErrNothing, all[0].repository)
+		}
 	}
-	return " " + path.Join(m.source, p.repository)
+	return nil
+}
+
+// listed says what shows what a pattern could have meant.
+func (m *maker) listed(p pattern) string {
+	switch {
+	case m.source == "":
+		return "; berth ls shows what there is"
+	case p.digest == "" && berth.ValidateRepository(p.repository) == nil:
+		return fmt.Sprintf("; berth ls %s shows what there is", path.Join(m.source, p.repository))
+	}
+	return ""
 }
 
 func (p pattern) isOf(c chosen) bool { return p.digest == c.asked && p.matches(c.repository, c.tag) }
