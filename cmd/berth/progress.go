@@ -19,6 +19,7 @@ import (
 type progress struct {
 	out  io.Writer
 	pool *mpb.Progress
+	sent string // what is said of what has been sent
 
 	mu      gosync.Mutex // guards the fields below
 	told    map[told]bool
@@ -47,7 +48,7 @@ type travelling struct {
 }
 
 func (a *app) progress() *progress {
-	p := &progress{out: os.Stderr, told: map[told]bool{}, travels: map[travel]*travelling{}}
+	p := &progress{out: os.Stderr, sent: string(sync.Sent), told: map[told]bool{}, travels: map[travel]*travelling{}}
 	switch {
 	case a.json:
 		p.out = io.Discard
@@ -73,7 +74,11 @@ func (p *progress) event(e sync.Event) {
 		p.show(key, e)
 	case e.Action != "" && !p.told[once]:
 		p.told[once] = true
-		fmt.Fprintf(p.out, "%-8s  %s  %s\n", e.Action, short(e.Descriptor.Digest), size(e.Descriptor.Size))
+		what := string(e.Action)
+		if e.Action == sync.Sent {
+			what = p.sent
+		}
+		fmt.Fprintf(p.out, "%-8s  %s  %s\n", what, short(e.Descriptor.Digest), size(e.Descriptor.Size))
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 )
 
 func newProgress(out io.Writer, pool *mpb.Progress) *progress {
-	return &progress{out: out, pool: pool, told: map[told]bool{}, travels: map[travel]*travelling{}}
+	return &progress{out: out, pool: pool, sent: "sent", told: map[told]bool{}, travels: map[travel]*travelling{}}
 }
 
 func TestProgressIsALineForEachBlobWhereThereIsNoTerminal(t *testing.T) {

@@ -75,8 +75,14 @@ func (f *pullFlags) platform() (*v1.Platform, error) {
 	return parsePlatform(f.platforms[0])
 }
 
+// isNoRemote reports whether an argument does not say by its form that it is in a remote registry.
 func isNoRemote(arg string) bool {
-	return !strings.HasPrefix(strings.TrimPrefix(arg, "!"), sdk.FormRegistry)
+	for _, form := range []string{sdk.FormRegistry, "https://", "http://"} {
+		if strings.HasPrefix(strings.TrimPrefix(arg, "!"), form) {
+			return false
+		}
+	}
+	return true
 }
 
 // pullInto brings images of remote registries into the layout.
@@ -92,16 +98,17 @@ func (a *app) pullInto(cmd *cobra.Command, f *pullFlags, args []string) error {
 	return a.with(cmd.Context(), func(registry *sdk.Registry) error {
 		if f.dryRun {
 			plan, err := registry.PlanSyncFrom(cmd.Context(), opts)
-			return errors.Join(err, a.printPlan(plan))
+			return a.printPlan(plan, err)
 		}
 		a.resumable = true
 		bars := a.progress()
+		bars.sent = "fetched"
 		opts.Progress = bars.event
 		report, err := registry.SyncFrom(cmd.Context(), opts)
 		bars.end()
 		if report == nil {
 			return err
 		}
-		return errors.Join(err, a.printReport(report, func(sync.Result) bool { return true }))
+		return errors.Join(err, a.printReport(cmd.Context(), report, "fetched"))
 	})
 }

@@ -135,6 +135,9 @@ func (a *app) reading(ctx context.Context, refs []string, work func(*sdk.Images)
 func checkReferences(refs []string) error {
 	var errs []error
 	for _, ref := range refs {
+		if plain, is := strings.CutPrefix(ref, sdk.FormRegistry); is {
+			return usageError{fmt.Errorf("reference %.200q: leave out %s: write %.200s", ref, sdk.FormRegistry, plain)}
+		}
 		_, rest := pin.SplitHost(ref)
 		_, err := berth.ParseReference(rest)
 		if err == nil {

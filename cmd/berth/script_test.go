@@ -48,7 +48,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-var progressLine = regexp.MustCompile(`^(sent|existing|mounted) +sha256:[0-9a-f]{12}  [0-9.]+ [KMG]?i?B$`)
+var progressLine = regexp.MustCompile(`^((sent|fetched|existing|mounted) +sha256:[0-9a-f]{12}  [0-9.]+ [KMG]?i?B|\d+ (synced|removed|unchanged|failed).*; [0-9.]+ [KMG]?i?B (sent|fetched))$`)
 
 // fails CODE PROGRAM ARG...
 //

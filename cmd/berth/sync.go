@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,8 @@ type syncFlags struct {
 	plan  string
 	file  string
 	watch bool
+
+	pruneMax int
 }
 
 func (a *app) sync() *cobra.Command {
@@ -85,7 +88,8 @@ func (a *app) replicate(cmd *cobra.Command, registry *sdk.Registry, f *syncFlags
 			fmt.Fprintln(os.Stderr, "berth:", err)
 		}
 		if report != nil {
-			a.printReport(report, func(r sync.Result) bool { return r.Drifted() || r.Error != "" })
+			report.Items = slices.DeleteFunc(report.Items, func(r sync.Result) bool { return !r.Drifted() && r.Error == "" })
+			a.printReport(cmd.Context(), report, "sent")
 		}
 	})
 	if errors.Is(err, cmd.Context().Err()) {
@@ -100,7 +104,7 @@ func (f *syncFlags) define(cmd *cobra.Command) {
 	f.selectFlags.define(cmd)
 	flags.StringArrayVar(&f.sel.Immutable, "immutable", nil, "tags that `PATTERN` selects never change: they are not asked about again, and never moved")
 	flags.BoolVar(&f.sel.Prune, "prune", false, "remove tags there that the patterns select and that are not here")
-	flags.IntVar(&f.sel.PruneMax, "prune-max", 10, "remove no tag at all if there are more than `N` to remove")
+	flags.IntVar(&f.pruneMax, "prune-max", 10, "remove no tag at all if there are more than `N` to remove")
 	flags.BoolVar(&f.Verify, "verify", false, "ask for each tag that was set what it is now")
 	flags.StringVar(&f.save, "save", "", "keep the plan in `FILE`, and do nothing")
 	flags.StringVar(&f.plan, "plan", "", "carry out the plan in `FILE`")
@@ -120,8 +124,25 @@ func (f *syncFlags) exclude() error {
 	switch {
 	case len(named) > 1:
 		return usageError{fmt.Errorf("%s exclude each other", strings.Join(named, " and "))}
-	case f.file != "" && (len(f.to) > 0 || f.save != "" || f.plan != ""):
-		return usageError{errors.New("-f names a file that says what goes where; leave out --to, --save and --plan")}
+	case f.pruneMax < 0:
+		return usageError{fmt.Errorf("--prune-max %d: it is how many tags may be removed; want 0 or more", f.pruneMax)}
+	}
+	if f.sel.PruneMax = f.pruneMax; f.pruneMax == 0 {
+		f.sel.PruneMax = -1
+	}
+	return nil
+}
+
+// excludeFile refuses flags beside a file, which says all that they would.
+func (f *syncFlags) excludeFile(cmd *cobra.Command) error {
+	var named []string
+	for _, name := range strings.Fields("to save plan rename platform sparse no-referrers immutable prune prune-max requests requests-per-second") {
+		if cmd.Flags().Changed(name) {
+			named = append(named, "--"+name)
+		}
+	}
+	if len(named) > 0 {
+		return usageError{fmt.Errorf("-f names a file, which says all of that; leave out %s", strings.Join(named, " and "))}
 	}
 	return nil
 }
@@ -131,6 +152,8 @@ func (f *syncFlags) read(args []string) error {
 	switch {
 	case len(f.to) == 0:
 		return usageError{errors.New("--to HOST[/PREFIX] is needed: where shall the tags go?")}
+	case len(slices.Compact(slices.Sorted(slices.Values(f.to)))) < len(f.to):
+		return usageError{fmt.Errorf("--to names the same twice: %s", strings.Join(f.to, " "))}
 	case slices.Contains(f.to, ""):
 		return usageError{errors.New(`invalid argument "" for "--to" flag: it is empty`)}
 	case f.plan == "" && len(args) == 0:
@@ -139,39 +162,61 @@ func (f *syncFlags) read(args []string) error {
 		return usageError{errors.New("--plan says which tags are meant; leave out the patterns")}
 	}
 	f.To, f.Also, f.Patterns = f.to[0], f.to[1:], args
-	err := f.selectFlags.read()
+	if err := f.selectFlags.read(); err != nil {
+		return err
+	}
 	f.Selection = f.sel
-	return err
+	if f.plan != "" {
+		return nil
+	}
+	if _, err := f.Selection.Matcher(args); err != nil {
+		return usageError{err}
+	}
+	return nil
 }
 
 func (a *app) planSync(cmd *cobra.Command, registry *sdk.Registry, f *syncFlags) error {
 	plan, err := registry.PlanSync(cmd.Context(), &f.SyncOptions)
-	if err != nil {
-		return err
+	if f.save == "" {
+		return a.printPlan(plan, err)
 	}
-	if f.save != "" {
-		return f.savePlan(plan)
+	if err == nil {
+		err = f.savePlan(plan)
 	}
-	return a.printPlan(plan)
+	if err == nil && !a.json {
+		tellPlan(plan)
+	}
+	return err
 }
 
-// printPlan prints what would be done. That there is something is the error errDrift.
-func (a *app) printPlan(plan *sync.Plan) error {
+// printPlan prints what would be done, as far as it could be found out. That there is something is the error errDrift.
+func (a *app) printPlan(plan *sync.Plan, err error) error {
+	if plan == nil {
+		return err
+	}
 	lines := []string{}
 	for _, item := range plan.Items {
 		lines = append(lines, line(item, verdict(item)))
 	}
-	if err := a.print(plan, lines); err != nil {
+	if err := errors.Join(err, a.print(plan, lines)); err != nil {
 		return err
 	}
 	drift := plan.Drift()
-	if len(drift) == 0 {
+	refused := func(i sync.Item) bool { return i.Change == sync.Refused }
+	switch {
+	case len(drift) == 0:
 		return nil
-	}
-	if !a.json {
-		fmt.Fprintf(os.Stderr, "%d of %d tags to do, %s to send\n", len(drift), len(plan.Items), size(plan.Bytes()))
+	case slices.ContainsFunc(drift, refused):
+		return errors.New("not all of it can be done")
+	case !a.json:
+		tellPlan(plan)
 	}
 	return errDrift
+}
+
+// tellPlan says how much there is to do.
+func tellPlan(plan *sync.Plan) {
+	fmt.Fprintf(os.Stderr, "%d of %d tags to do, %s to move\n", len(plan.Drift()), len(plan.Items), size(plan.Bytes()))
 }
 
 func (f *syncFlags) savePlan(plan *sync.Plan) error {
@@ -203,18 +248,36 @@ func (a *app) applySync(cmd *cobra.Command, registry *sdk.Registry, f *syncFlags
 	if report == nil {
 		return err
 	}
-	return errors.Join(err, a.printReport(report, func(sync.Result) bool { return true }))
+	return errors.Join(err, a.printReport(cmd.Context(), report, "sent"))
 }
 
-// printReport prints the results that are wanted.
-func (a *app) printReport(report *sync.Report, wanted func(sync.Result) bool) error {
-	lines := []string{}
+// printReport prints what was done, and how much of it, at the end. sent is what is said of what has moved.
+func (a *app) printReport(ctx context.Context, report *sync.Report, sent string) error {
+	lines, counts := []string{}, map[string]int{}
 	for _, r := range report.Items {
-		if wanted(r) {
-			lines = append(lines, line(r.Item, outcome(r)))
+		what := outcome(ctx, r)
+		counts[what]++
+		if what == synced {
+			what = fmt.Sprintf("synced (%d %s, %d mounted, %d there already)", r.Stats.Sent, sent, r.Stats.Mounted, r.Stats.Existing)
+		}
+		lines = append(lines, line(r.Item, what))
+	}
+	err := a.print(report, lines)
+	if !a.json && len(lines) > 1 {
+		fmt.Fprintf(os.Stderr, "%s; %s %s\n", tally(counts), size(report.Total.Bytes), sent)
+	}
+	return err
+}
+
+// tally is how many there are of each outcome.
+func tally(counts map[string]int) string {
+	var parts []string
+	for _, what := range []string{synced, removed, unchanged, failed, interrupted} {
+		if n := counts[what]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, what))
 		}
 	}
-	return a.print(report, lines)
+	return strings.Join(parts, ", ")
 }
 
 func (f *syncFlags) run(cmd *cobra.Command, registry *sdk.Registry) (*sync.Report, error) {
@@ -239,16 +302,27 @@ func line(item sync.Item, what string) string {
 	return fmt.Sprintf("%s → %s  %s", item.Here(), there, what)
 }
 
-func outcome(r sync.Result) string {
+// What has become of a tag.
+const (
+	synced      = "synced"
+	removed     = "removed"
+	unchanged   = "unchanged"
+	failed      = "failed"
+	interrupted = "interrupted"
+)
+
+func outcome(ctx context.Context, r sync.Result) string {
 	switch {
+	case r.Error != "" && ctx.Err() != nil:
+		return interrupted
 	case r.Error != "":
-		return "failed"
+		return failed
 	case r.Change == sync.Removed:
-		return "removed"
+		return removed
 	case !r.Drifted():
-		return "unchanged"
+		return unchanged
 	}
-	return fmt.Sprintf("synced (%d sent, %d mounted, %d there already)", r.Stats.Sent, r.Stats.Mounted, r.Stats.Existing)
+	return synced
 }
 
 func verdict(item sync.Item) string {

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -33,7 +35,7 @@ type syncEntry struct {
 	Immutable oneOrMore `yaml:"immutable"`
 	Referrers *bool     `yaml:"referrers"`
 	Prune     bool      `yaml:"prune"`
-	PruneMax  int       `yaml:"prune-max"`
+	PruneMax  *int      `yaml:"prune-max"`
 	Verify    bool      `yaml:"verify"`
 }
 
@@ -42,6 +44,9 @@ type oneOrMore []string
 
 // UnmarshalYAML reads a text, or a list of texts.
 func (o *oneOrMore) UnmarshalYAML(node *yaml.Node) error {
+	if strings.HasPrefix(node.Tag, "!") && !strings.HasPrefix(node.Tag, "!!") {
+		return fmt.Errorf("line %d: what begins with ! has to be put in quotes: %.60q", node.Line, node.Tag)
+	}
 	if node.Kind == yaml.ScalarNode {
 		*o = oneOrMore{node.Value}
 		return nil
@@ -65,6 +70,8 @@ func readSyncFile(path string) (*syncFile, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	switch {
+	case file.Version == 0:
+		return nil, fmt.Errorf("%s: it has no version; want version: 1", path)
 	case file.Version != 1:
 		return nil, fmt.Errorf("%s: version is %d, want version: 1", path, file.Version)
 	case len(file.Sync) == 0:
@@ -81,7 +88,12 @@ func (e syncEntry) flags(f *syncFlags) (*syncFlags, error) {
 	one.Verify = e.Verify || f.Verify
 	sel := &one.sel
 	sel.Rename, sel.Sparse, sel.Immutable = e.Rename, e.Sparse, e.Immutable
-	sel.Prune, sel.PruneMax = e.Prune, e.PruneMax
+	if sel.Prune = e.Prune; e.PruneMax != nil {
+		if *e.PruneMax < 0 {
+			return nil, fmt.Errorf("prune-max is %d; want 0 or more", *e.PruneMax)
+		}
+		sel.PruneMax = cmp.Or(*e.PruneMax, -1)
+	}
 	if err := one.read(e.Tags); err != nil {
 		return nil, err
 	}
@@ -94,6 +106,9 @@ func (e syncEntry) flags(f *syncFlags) (*syncFlags, error) {
 func (a *app) syncFile(cmd *cobra.Command, f *syncFlags, args []string) error {
 	if len(args) > 0 {
 		return usageError{errors.New("-f names a file that says which tags are meant; leave out the patterns")}
+	}
+	if err := f.excludeFile(cmd); err != nil {
+		return err
 	}
 	file, err := readSyncFile(f.file)
 	if err != nil {
@@ -117,10 +132,10 @@ func (a *app) syncFile(cmd *cobra.Command, f *syncFlags, args []string) error {
 	}
 	a.plainHTTP = append(a.plainHTTP, file.PlainHTTP...)
 	a.requests, a.requestsPerSecond = file.Requests, file.RequestsPerSecond
-	return a.with(cmd.Context(), func(registry *sdk.Registry) error { return a.syncAll(cmd, registry, all) })
+	return a.with(cmd.Context(), func(registry *sdk.Registry) error { return a.syncAll(cmd, registry, f.file, all) })
 }
 
-func (a *app) syncAll(cmd *cobra.Command, registry *sdk.Registry, all []*syncFlags) error {
+func (a *app) syncAll(cmd *cobra.Command, registry *sdk.Registry, file string, all []*syncFlags) error {
 	var group errgroup.Group
 	if !all[0].watch {
 		group.SetLimit(1)
@@ -128,7 +143,11 @@ func (a *app) syncAll(cmd *cobra.Command, registry *sdk.Registry, all []*syncFla
 	errs := make([]error, len(all))
 	for i, one := range all {
 		group.Go(func() error {
-			errs[i] = a.syncOne(cmd, registry, one)
+			if err := a.syncOne(cmd, registry, one); errors.Is(err, errDrift) {
+				errs[i] = err
+			} else if err != nil {
+				errs[i] = fmt.Errorf("%s: sync %d: %w", file, i+1, err)
+			}
 			return nil
 		})
 	}

@@ -89,6 +89,9 @@ func (r *Registry) newError(req ocirequest.Request, resp *http.Response, trace *
 	if len(e.Errors) == 0 {
 		e.Errors = []*berth.Error{{Code: "UNKNOWN", Message: message(nil, body)}}
 		e.Advice = "it does not answer as a registry does; check the address"
+		if resp.StatusCode == http.StatusBadRequest && resp.Request.URL.Scheme == "http" {
+			e.Advice = "it does not answer as a registry does; if it speaks https, write https://" + resp.Request.URL.Host
+		}
 	}
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:

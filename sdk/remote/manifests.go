@@ -359,7 +359,11 @@ func (r *Repository) Untag(ctx context.Context, tag string, opts *berth.UntagOpt
 			return err
 		}
 	}
-	return r.delete(ctx, tag, header)
+	err := r.delete(ctx, tag, header)
+	if errors.Is(err, berth.ErrDigestInvalid) { // version 2 of the distribution registry takes digests alone
+		return fmt.Errorf("%w: the registry cannot remove a tag and leave the image: %w", berth.ErrUnsupported, err)
+	}
+	return err
 }
 
 func (r *Repository) delete(ctx context.Context, ref string, header http.Header) error {

@@ -55,6 +55,9 @@ func (h *hostRun) bring(ctx context.Context, j *job) error {
 		b.doubt = true
 		err = b.all(ctx, root)
 	}
+	if len(j.item.Platforms) > 0 && errors.Is(err, berth.ErrManifestBlobUnknown) {
+		err = fmt.Errorf("%w; the registry takes no index without all of its images: choose one platform, or all", err)
+	}
 	return err
 }
 
