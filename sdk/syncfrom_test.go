@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -206,9 +208,23 @@ func (w *haltingWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// begun is how many bytes a layout has of uploads that have not ended.
+func begun(layout string) (n int64) {
+	files, err := os.ReadDir(filepath.Join(layout, ".berth", "ingest"))
+	if err != nil {
+		return 0
+	}
+	for _, file := range files {
+		if info, err := file.Info(); err == nil {
+			n += info.Size()
+		}
+	}
+	return n
+}
+
 func TestSyncFromGoesOnWhereItWas(t *testing.T) {
 	noLogin(t)
-	const size, some = 32 << 20, 8 << 20 // some is what connections hold on the way
+	const size, some = 32 << 20, 8 << 20 // some is more than what is held before it is written
 	layout, err := ocilayout.Open(t.Context(), t.TempDir(), nil)
 	must(t, err)
 	remote := &halting{Handler: server.New(layout, nil)}
@@ -222,7 +238,12 @@ func TestSyncFromGoesOnWhereItWas(t *testing.T) {
 
 	mine := filepath.Join(t.TempDir(), "mine")
 	ctx, cancel := context.WithCancel(t.Context())
-	remote.halted = cancel
+	remote.halted = func() { // when what is on its way has arrived
+		for begun(mine) < size/2-some && ctx.Err() == nil {
+			time.Sleep(5 * time.Millisecond)
+		}
+		cancel()
+	}
 	remote.after.Store(size / 2)
 	registry := open(t, sdk.Options{Layout: mine})
 	_, err = registry.SyncFrom(ctx, into(host+"/app:v1"))
