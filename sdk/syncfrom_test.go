@@ -239,7 +239,7 @@ func TestSyncFromGoesOnWhereItWas(t *testing.T) {
 	mine := filepath.Join(t.TempDir(), "mine")
 	ctx, cancel := context.WithCancel(t.Context())
 	remote.halted = func() { // when what is on its way has arrived
-		for begun(mine) < size/2-some && ctx.Err() == nil {
+		for begun(mine) < size/2-some/2 && ctx.Err() == nil {
 			time.Sleep(5 * time.Millisecond)
 		}
 		cancel()
