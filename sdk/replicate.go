@@ -156,7 +156,7 @@ func (p *replication) take() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	all := p.all || len(p.tags) > maxGathered
-	var tags []string
+	tags := []string{} // there may be none: an event that came while more was waited for has been taken already
 	for tag := range p.tags {
 		tags = append(tags, tag)
 	}
@@ -168,7 +168,7 @@ func (p *replication) take() []string {
 	return tags
 }
 
-// run brings what is to be brought.
+// run brings what is to be brought. After a failure all is looked at again, whatever comes in between.
 func (p *replication) run(ctx context.Context) {
 	repeat := firstRepeat
 	var again <-chan time.Time
@@ -176,6 +176,7 @@ func (p *replication) run(ctx context.Context) {
 		select {
 		case <-p.changed:
 		case <-again:
+			again = nil
 			p.noteAll()
 			<-p.changed
 		case <-ctx.Done():
@@ -184,13 +185,15 @@ func (p *replication) run(ctx context.Context) {
 		if retry.Wait(ctx, gatherTime) != nil {
 			return
 		}
-		again = nil
-		if err := p.sync(ctx, p.take()); err != nil && ctx.Err() == nil {
+		err := p.sync(ctx, p.take())
+		switch {
+		case again != nil:
+		case err != nil:
 			again = time.After(repeat)
 			repeat = min(maxRepeat, 2*repeat)
-			continue
+		default:
+			repeat = firstRepeat
 		}
-		repeat = firstRepeat
 	}
 }
 

@@ -3,11 +3,18 @@ package sdk_test
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/berthoci/berth"
+	"github.com/berthoci/berth/ocilayout"
 	"github.com/berthoci/berth/sdk"
 	"github.com/berthoci/berth/sdk/sync"
+	"github.com/berthoci/berth/server"
 )
 
 // What was pushed before it began is brought, and then every push that matches.
@@ -61,4 +68,56 @@ func TestReplicateOfWhatCannotBe(t *testing.T) {
 			t.Errorf("%q: %v", pattern, err)
 		}
 	}
+}
+
+// What has failed is tried again, also where another push has come through meanwhile; and what has not changed is not looked at.
+func TestReplicateForgetsNothing(t *testing.T) {
+	noLogin(t)
+	var down atomic.Bool
+	var asked atomic.Int32
+	layout, err := ocilayout.Open(t.Context(), t.TempDir(), nil)
+	must(t, err)
+	handler := server.New(layout, nil)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/app/first/manifests") {
+			asked.Add(1)
+		}
+		if down.Load() && strings.Contains(r.URL.Path, "/app/bad/") {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(func() { srv.Close(); must(t, layout.Close()) })
+	registry := open(t, sdk.Options{})
+	push(t, registry, "one", "app/first:v1")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	told, ended := make(chan error, 100), make(chan error, 1)
+	go func() {
+		opts := &sdk.SyncOptions{To: srv.Listener.Addr().String(), Patterns: []string{"app/**"}}
+		ended <- registry.Replicate(ctx, opts, func(_ *sync.Report, err error) { told <- err })
+	}()
+	must(t, <-told)
+	asked.Store(0)
+	push(t, registry, "two", "app/good:v1")
+	push(t, registry, "two", "app/good:v2")
+	must(t, <-told)
+	time.Sleep(500 * time.Millisecond)
+	if n := asked.Load(); n > 0 {
+		t.Errorf("what has not changed was asked about %d times", n)
+	}
+	down.Store(true)
+	push(t, registry, "three", "app/bad:v1")
+	wantErr(t, "while it is refused", <-told, berth.ErrDenied)
+	down.Store(false)
+	push(t, registry, "four", "app/good:v3")
+	must(t, <-told)
+	must(t, <-told)
+	repo, err := layout.Repository("app/bad")
+	must(t, err)
+	_, err = repo.Resolve(t.Context(), "v1")
+	must(t, err)
+	cancel()
+	<-ended
 }

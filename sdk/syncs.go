@@ -94,9 +94,11 @@ func (r *Registry) syncing(opts *SyncOptions, do func([]sync.To, sync.Selection)
 			return err
 		}
 		if memories[registry.Host()] == nil {
-			if memories[registry.Host()], err = sync.OpenMemory(r.journal(registry)); err != nil {
+			memory, err := sync.OpenMemory(r.journal(registry))
+			if err != nil {
 				return err
 			}
+			memories[registry.Host()] = memory
 		}
 		to = append(to, sync.To{Registry: registry, Prefix: prefix, Memory: memories[registry.Host()]})
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -152,5 +153,8 @@ func (a *app) syncAll(cmd *cobra.Command, registry *sdk.Registry, file string, a
 		})
 	}
 	group.Wait()
+	if failed := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil || errors.Is(err, errDrift) }); len(failed) > 0 {
+		return errors.Join(failed...) // a difference that another has found does not hide them
+	}
 	return errors.Join(errs...)
 }

@@ -274,6 +274,35 @@ func TestCase21ASlowWriterAndAFastOne(t *testing.T) {
 	})
 }
 
+// What is taken out of a list is still there while that is written.
+func TestCase21ASlowDeletion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		subject := v1.Descriptor{Digest: digest.FromString("subject"), Size: 7}
+		s := oldStage(t, true)
+		repo := s.open(t, "x")
+		var last v1.Descriptor
+		for n := range 2 {
+			var err error
+			if last, err = repo.PushManifest(t.Context(), referrer(subject, n), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.Change(func(o *hostile.Options) {
+			o.Before = func(r *http.Request) {
+				if hostile.On("PUT", "/manifests/sha256-"+subject.Digest.Encoded())(r) {
+					time.Sleep(200 * time.Millisecond)
+				}
+			}
+		})
+		if err := repo.DeleteManifest(t.Context(), last.Digest); err != nil {
+			t.Error(err)
+		}
+		if got := listed(t, s.open(t, "x"), subject.Digest); len(got) != 1 || got[0].Digest == last.Digest {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
 // Those that come and those that go at the same time.
 func TestCase21DeletionsAmongPushes(t *testing.T) {
 	for _, ignores := range []bool{false, true} {

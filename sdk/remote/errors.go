@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/opencontainers/go-digest"
 
@@ -163,7 +164,7 @@ func parseErrors(body []byte) []*berth.Error {
 	var all []*berth.Error
 	for _, one := range parsed.Errors {
 		if one.Code != "" {
-			all = append(all, &berth.Error{Code: one.Code, Message: clip(one.Message), Detail: clip(string(one.Detail))})
+			all = append(all, &berth.Error{Code: clip(one.Code), Message: clip(one.Message), Detail: clip(string(one.Detail))})
 		}
 	}
 	return all
@@ -223,7 +224,7 @@ func message(said []*berth.Error, body []byte) string {
 // clip bounds a text from outside and takes out what could disturb a terminal.
 func clip(s string) string {
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if unicode.IsControl(r) {
 			return ' '
 		}
 		return r

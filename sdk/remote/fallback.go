@@ -149,7 +149,7 @@ func (r *Repository) rewrite(ctx context.Context, subject digest.Digest, changes
 		if err != nil || !list.apply(changes) {
 			return err
 		}
-		others, err := r.writeWatching(ctx, tag, list)
+		others, err := r.writeWatching(ctx, tag, list, changes)
 		changes = append(changes, others...)
 		switch {
 		case errors.Is(err, berth.ErrPreconditionFailed):
@@ -169,22 +169,26 @@ func (r *Repository) rewrite(ctx context.Context, subject digest.Digest, changes
 }
 
 // writeWatching is writeList where that may overwrite what others write meanwhile. It returns what it has seen of that.
-func (r *Repository) writeWatching(ctx context.Context, tag string, list *referrerList) (others []*change, err error) {
+func (r *Repository) writeWatching(ctx context.Context, tag string, list *referrerList, changes []*change) (others []*change, err error) {
 	if !r.registry.learnt.conditions.isNo() {
 		return nil, r.writeList(ctx, tag, list)
 	}
 	watching, done := context.WithCancel(ctx)
 	var watch sync.WaitGroup
-	watch.Go(func() { others = r.watchList(watching, tag, list) })
+	watch.Go(func() { others = r.watchList(watching, tag, list, changes) })
 	err = r.writeList(ctx, tag, list)
 	done()
 	watch.Wait()
 	return others, err
 }
 
-// watchList reads a list again and again until its context ends, and returns what there was in it that the given one has not.
-func (r *Repository) watchList(ctx context.Context, tag string, list *referrerList) (others []*change) {
+// watchList reads a list again and again until its context ends, and returns what there was in it that the given one has not,
+// and that is not being taken out of it.
+func (r *Repository) watchList(ctx context.Context, tag string, list *referrerList, changes []*change) (others []*change) {
 	known := map[digest.Digest]bool{}
+	for _, c := range changes {
+		known[c.desc.Digest] = true
+	}
 	for _, desc := range list.index.Manifests {
 		known[desc.Digest] = true
 	}

@@ -24,6 +24,8 @@ const (
 	maxList = 32 << 20
 	// maxEmpty is how many pages in a row may have nothing on them.
 	maxEmpty = 100
+	// maxPages bounds the pages of one list.
+	maxPages = 1 << 16
 )
 
 // Tags lists the tags, following the registry's pages.
@@ -148,6 +150,7 @@ type sender func(context.Context, exchange) (*http.Response, error)
 // pages yields the entries of all pages of a list.
 func pages[T any](ctx context.Context, e exchange, send sender, read func([]byte) ([]T, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
+		seen := map[string]bool{} // the addresses of the pages
 		for empty := 0; ; {
 			entries, next, err := onePage(ctx, e, send, read)
 			if empty++; len(entries) > 0 {
@@ -155,6 +158,9 @@ func pages[T any](ctx context.Context, e exchange, send sender, read func([]byte
 			}
 			if err == nil && next != nil && empty == maxEmpty {
 				err = fmt.Errorf("the registry has sent %d pages of a list with nothing on them: %w", empty, berth.ErrSizeInvalid)
+			}
+			if err == nil && next != nil && (seen[next.String()] || len(seen) == maxPages) {
+				err = fmt.Errorf("the list that the registry sent has no end: after %d pages it leads to %s: %w", len(seen)+1, plainURL(next), berth.ErrSizeInvalid)
 			}
 			for _, entry := range entries {
 				if !yield(entry, nil) {
@@ -168,7 +174,7 @@ func pages[T any](ctx context.Context, e exchange, send sender, read func([]byte
 			if next == nil {
 				return
 			}
-			e.location = next
+			seen[next.String()], e.location = true, next
 		}
 	}
 }

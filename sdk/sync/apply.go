@@ -284,7 +284,7 @@ func (h *hostRun) removeOne(ctx context.Context, item Item) error {
 	if err != nil {
 		return err
 	}
-	_, err = found(repo.Untag(ctx, ref.Tag, nil), berth.ErrManifestUnknown)
+	_, err = found(repo.Untag(ctx, ref.Tag, &berth.UntagOptions{IfMatch: item.Was}), berth.ErrManifestUnknown)
 	if err == nil {
 		h.memory.note(record{Repository: ref.Repository, Tag: ref.Tag})
 	}

@@ -200,7 +200,9 @@ func (b *bringing) setTags(ctx context.Context, root *tree) error {
 		}
 		b.memory.note(record{Repository: b.repo.Name(), Tag: tag, Manifest: root.Descriptor.Digest})
 	}
-	b.memory.note(record{Repository: b.repo.Name(), Manifest: root.Descriptor.Digest})
+	if len(b.job.item.Platforms) == 0 { // else not all of it is there
+		b.memory.note(record{Repository: b.repo.Name(), Manifest: root.Descriptor.Digest})
+	}
 	return nil
 }
 

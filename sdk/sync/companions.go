@@ -2,7 +2,10 @@ package sync
 
 import (
 	"context"
+	"errors"
 	"strings"
+
+	"github.com/berthoci/berth"
 )
 
 const (
@@ -75,6 +78,9 @@ func (c *companions) list(ctx context.Context, repository string) (map[string]bo
 	}
 	all := map[string]bool{}
 	for tag, err := range repo.Tags(ctx, after) {
+		if errors.Is(err, berth.ErrNameUnknown) {
+			break
+		}
 		if err != nil {
 			return nil, err
 		}

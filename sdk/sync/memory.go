@@ -101,10 +101,17 @@ func (m *Memory) open(path string) (*Memory, error) {
 
 // load reads what a journal says.
 func (m *Memory) load(path string) (int64, error) {
-	f, err := os.Open(path)
+	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is no regular file") // a pipe would be waited for, and what a link leads to written to
+	}
+	if err != nil {
+		return 0, err
+	}
+	f, err := os.Open(path)
 	if err != nil {
 		return 0, err
 	}

@@ -67,6 +67,8 @@ const (
 	New Change = "new"
 	// Moves: the tag is something else there.
 	Moves Change = "moves"
+	// Incomplete: the tag is there what it is here, an index, some of whose images are wanted and not there.
+	Incomplete Change = "incomplete"
 	// Refused: nothing is done, for the reason that is told.
 	Refused Change = "refused"
 	// Removed: the tag is there, and not here.
@@ -148,7 +150,7 @@ func (p *Plan) check() error {
 	}
 	for i, item := range p.Items {
 		switch item.Change {
-		case Unchanged, New, Moves, Refused, Removed:
+		case Unchanged, New, Moves, Incomplete, Refused, Removed:
 		default:
 			return fmt.Errorf("plan, item %d: %w: its change is %.40q; make another plan", i+1, berth.ErrUnsupported, item.Change)
 		}

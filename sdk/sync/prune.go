@@ -40,7 +40,9 @@ func (s *survey) prune(ctx context.Context) error {
 			}
 			target := name + ":" + tag
 			if !kept[target] && s.wouldBe(sources[name], target) {
-				s.gone = append(s.gone, &surveyed{Item: Item{Host: s.to.Registry.Host(), Target: target, Change: Removed}})
+				s.gone = append(s.gone, &surveyed{
+					Item: Item{Host: s.to.Registry.Host(), Target: target, Change: Removed}, ref: berth.Reference{Repository: name, Tag: tag},
+				})
 			}
 		}
 	}
@@ -48,6 +50,11 @@ func (s *survey) prune(ctx context.Context) error {
 		return fmt.Errorf("%s: %w: %d, and the bound is %d: %s; raise it if that is meant", s.to.Registry.Host(), ErrTooMany, len(s.gone), max(most, 0), s.someGone())
 	}
 	for _, i := range s.gone {
+		now, err := s.repositories[i.ref.Repository].Resolve(ctx, i.ref.Tag)
+		if _, err := found(err, berth.ErrManifestUnknown); err != nil {
+			return fmt.Errorf("%s: %w", i.There(), err)
+		}
+		i.Was = now.Digest
 		s.add(i)
 	}
 	return nil

@@ -288,3 +288,39 @@ func TestSelectionsThatProtectOrSelectNothing(t *testing.T) {
 		t.Errorf("a tag that does not exist yet: %v", err)
 	}
 }
+
+func TestAnIndexThatCameWithoutSomeOfItsImagesGetsTheOthers(t *testing.T) {
+	from, to, images := local(t), serveSparse(t), store{}
+	root, _, _ := images.platforms()
+	images.push(t, from, "app", root, "v1")
+	places := remembered(t, to, filepath.Join(t.TempDir(), "journal"))
+	some := sync.Selection{Patterns: []string{"app"}, Platforms: []v1.Platform{{OS: "linux", Architecture: "amd64"}}, Sparse: true}
+	all := sync.Selection{Patterns: []string{"app"}}
+	for step, c := range []struct {
+		selection sync.Selection
+		change    sync.Change
+		children  int
+	}{
+		{some, sync.New, 1},
+		{some, sync.Unchanged, 1},
+		{all, sync.Incomplete, 2},
+		{all, sync.Unchanged, 2},
+		{some, sync.Unchanged, 2},
+	} {
+		report, err := sync.Run(t.Context(), from, places, c.selection, nil)
+		if err != nil || report.Items[0].Change != c.change {
+			t.Errorf("step %d: got %+v, %v, want %s", step, report, err, c.change)
+		}
+		if n := childrenThere(t, to.open(t, "app"), root.Digest); n != c.children {
+			t.Errorf("step %d: %d images are there, want %d", step, n, c.children)
+		}
+	}
+	to.sent()
+	_, err := sync.Run(t.Context(), from, places, all, nil)
+	must(t, err)
+	to.mu.Lock()
+	defer to.mu.Unlock()
+	if len(to.requests) != 1 {
+		t.Errorf("of what is there all was asked for: %q", to.requests)
+	}
+}

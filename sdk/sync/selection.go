@@ -314,7 +314,7 @@ func (s *chooser) match(ctx context.Context, p pattern) error {
 		return s.matchTags(ctx, p.repository, p)
 	}
 	for name, err := range s.from.Repositories(ctx, "") {
-		if err == nil && matches(p.repository, name) {
+		if err == nil && matches(p.repository, name) && berth.ValidateRepository(name) == nil {
 			err = s.matchTags(ctx, name, p)
 		}
 		if err != nil {
@@ -341,7 +341,7 @@ func (s *chooser) matchTags(ctx context.Context, name string, p pattern) error {
 		if err != nil {
 			return err
 		}
-		if p.tag(tag) && !holdsReferrers(tag) {
+		if p.tag(tag) && !holdsReferrers(tag) && berth.ValidateTag(tag) == nil {
 			s.matched = true
 			s.take(chosen{repository: name, tag: tag})
 		}

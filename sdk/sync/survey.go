@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -265,8 +266,11 @@ func (i *surveyed) wanted() string {
 
 // follow looks for what an image needs. What refers to it comes with a tag that changes, else with the first of them all.
 func (s *survey) follow(ctx context.Context, tags []*surveyed) error {
+	if err := s.complete(ctx, tags); err != nil {
+		return err
+	}
 	for _, change := range []func(Change) bool{
-		func(c Change) bool { return c == New || c == Moves },
+		func(c Change) bool { return c == New || c == Moves || c == Incomplete },
 		func(c Change) bool { return c == Unchanged && s.sel.Referrers },
 	} {
 		var some []*surveyed
@@ -280,6 +284,47 @@ func (s *survey) follow(ctx context.Context, tags []*surveyed) error {
 		}
 	}
 	return nil
+}
+
+// complete looks whether an index that is there has all of its images there that are wanted: it may have come without some.
+func (s *survey) complete(ctx context.Context, tags []*surveyed) error {
+	at := slices.IndexFunc(tags, func(i *surveyed) bool { return i.Change == Unchanged })
+	if at < 0 || manifest.KindOf(tags[at].Descriptor.MediaType) != manifest.Index {
+		return nil
+	}
+	i, all := tags[at], len(tags[at].Platforms) == 0
+	if all && s.memory.hasManifest(i.ref.Repository, i.Descriptor.Digest) {
+		return nil
+	}
+	root, err := s.trees.of(ctx, i.repository, i.Descriptor, i.Platforms)
+	if err != nil {
+		return refuse(ctx, tags, err)
+	}
+	there, err := s.hasChildren(ctx, i.ref.Repository, root)
+	switch {
+	case err != nil:
+		return err
+	case there && all:
+		s.memory.note(record{Repository: i.ref.Repository, Manifest: i.Descriptor.Digest})
+	case !there:
+		for _, i := range tags {
+			if i.Change == Unchanged {
+				i.Change = Incomplete
+			}
+		}
+	}
+	return nil
+}
+
+// hasChildren reports whether all that an index contains is there.
+func (s *survey) hasChildren(ctx context.Context, repository string, root *tree) (there bool, err error) {
+	there = true
+	root.contained(func(t *tree) {
+		if there && err == nil && t != root {
+			there, err = s.hasManifest(ctx, repository, t.Descriptor.Digest)
+		}
+	})
+	return there, err
 }
 
 func (s *survey) followOne(ctx context.Context, tags []*surveyed) error {

@@ -21,19 +21,35 @@ type tree struct {
 	referrers []*tree // that point to it
 }
 
-// every calls do for a tree and all below it, what refers to them included, children before parents.
-func (t *tree) every(do func(*tree)) {
-	for _, child := range t.children {
-		child.every(do)
+// every calls do for a tree and all below it, what refers to them included, children before parents, each once: an index may
+// name a child many times, and what refers to an image may contain it.
+func (t *tree) every(do func(*tree)) { t.walk(map[*tree]bool{}, true, do) }
+
+// contained is every without what refers to them.
+func (t *tree) contained(do func(*tree)) { t.walk(map[*tree]bool{}, false, do) }
+
+func (t *tree) walk(seen map[*tree]bool, referrers bool, do func(*tree)) {
+	if seen[t] {
+		return
 	}
-	for _, referrer := range t.referrers {
-		referrer.every(do)
+	seen[t] = true
+	for _, child := range t.children {
+		child.walk(seen, referrers, do)
+	}
+	if referrers {
+		for _, referrer := range t.referrers {
+			referrer.walk(seen, referrers, do)
+		}
 	}
 	do(t)
 }
 
-// maxTrees bounds the bytes of manifests that are kept to be used again.
-const maxTrees = 16 << 20
+const (
+	// maxTrees bounds the bytes of manifests that are kept to be used again.
+	maxTrees = 16 << 20
+	// maxTree bounds the bytes of the manifests of one image, with all that refers to it.
+	maxTree = 128 << 20
+)
 
 // trees reads images of a registry.
 type trees struct {
@@ -114,7 +130,9 @@ func (r *treeReader) read(ctx context.Context, desc v1.Descriptor, depth int) (*
 	if err != nil {
 		return nil, fmt.Errorf("%s@%s: %w", r.repo.Name(), desc.Digest, err)
 	}
-	r.bytes += len(m.Raw)
+	if r.bytes += len(m.Raw); r.bytes > maxTree {
+		return nil, fmt.Errorf("%s: %w: its manifests, and those that refer to it, have more than %d bytes", r.repo.Name(), berth.ErrSizeInvalid, maxTree)
+	}
 	node := &tree{Manifest: m}
 	if manifest.IsSchema1(m.Descriptor.MediaType) {
 		return node, nil // whose layers the one who pushes it does not know by their sizes
