@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	gosync "sync"
 	"time"
 
@@ -99,7 +100,7 @@ func (p *replication) note(event berth.Event) {
 		}
 		return
 	case berth.EventPush, berth.EventTag:
-		if len(event.Tags) == 0 && mayRefer(event.Descriptor) && p.opts.Selection.Referrers {
+		if p.opts.Selection.Referrers && (len(event.Tags) == 0 && mayRefer(event.Descriptor) || slices.ContainsFunc(event.Tags, mayBelong)) {
 			p.noteAll()
 			return
 		}
@@ -122,6 +123,9 @@ func mayRefer(desc v1.Descriptor) bool {
 	}
 	return true
 }
+
+// mayBelong reports whether a tag may stand for what belongs to an image, whose own tag is selected: "sha256-HEX.sig".
+func mayBelong(tag string) bool { return strings.HasPrefix(tag, "sha256-") }
 
 func (p *replication) noteTags(repository string, tags []string) {
 	for _, tag := range tags {

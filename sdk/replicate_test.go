@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/ocilayout"
@@ -70,6 +69,19 @@ func TestReplicateOfWhatCannotBe(t *testing.T) {
 	}
 }
 
+// until waits for a tag, after one sync after the other.
+func until(t *testing.T, registry berth.Registry, repository, tag string, told <-chan error) {
+	t.Helper()
+	repo, err := registry.Repository(repository)
+	must(t, err)
+	for {
+		if _, err := repo.Resolve(t.Context(), tag); err == nil {
+			return
+		}
+		<-told
+	}
+}
+
 // What has failed is tried again, also where another push has come through meanwhile; and what has not changed is not looked at.
 func TestReplicateForgetsNothing(t *testing.T) {
 	noLogin(t)
@@ -102,22 +114,23 @@ func TestReplicateForgetsNothing(t *testing.T) {
 	asked.Store(0)
 	push(t, registry, "two", "app/good:v1")
 	push(t, registry, "two", "app/good:v2")
-	must(t, <-told)
-	time.Sleep(500 * time.Millisecond)
+	until(t, layout, "app/good", "v2", told)
+	push(t, registry, "three", "app/good:v3")
+	until(t, layout, "app/good", "v3", told)
 	if n := asked.Load(); n > 0 {
 		t.Errorf("what has not changed was asked about %d times", n)
 	}
 	down.Store(true)
-	push(t, registry, "three", "app/bad:v1")
-	wantErr(t, "while it is refused", <-told, berth.ErrDenied)
+	push(t, registry, "four", "app/bad:v1")
+	for err := range told {
+		if err != nil {
+			wantErr(t, "while it is refused", err, berth.ErrDenied)
+			break
+		}
+	}
 	down.Store(false)
-	push(t, registry, "four", "app/good:v3")
-	must(t, <-told)
-	must(t, <-told)
-	repo, err := layout.Repository("app/bad")
-	must(t, err)
-	_, err = repo.Resolve(t.Context(), "v1")
-	must(t, err)
+	push(t, registry, "five", "app/good:v4")
+	until(t, layout, "app/bad", "v1", told)
 	cancel()
 	<-ended
 }

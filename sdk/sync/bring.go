@@ -245,7 +245,7 @@ func (b *bringing) blob(ctx context.Context, desc v1.Descriptor) error {
 // bringBlob gets a blob to where it is needed by what costs least.
 func (b *bringing) bringBlob(ctx context.Context, desc v1.Descriptor, f *flight) (Action, error) {
 	planned, known := b.plan(b.repo.Name(), desc)
-	if b.doubt || !known || !b.trees.fresh && planned.Action == Sent {
+	if b.doubt || !known || !b.trees.fresh { // what an old plan says may have been so
 		if there, err := hasBlob(ctx, b.repo, desc); there || err != nil {
 			return Existing, err
 		}

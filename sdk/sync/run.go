@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -91,8 +92,8 @@ func (p *Preparation) Plan(ctx context.Context) (*Plan, error) {
 }
 
 // Run is Make and Apply in one: an image is on its way as soon as it is known what is to be done about it. Where a registry
-// cannot be asked about one, no other one that goes there is begun any more; what was begun is brought to its end, and the others
-// are reported as Unknown.
+// cannot be asked about one, no other one that goes there is begun any more, unless what it says is that this one is not permitted;
+// what was begun is brought to its end, and the others are reported as Unknown.
 //
 // Errors: those of Prepare, and of targets that cannot be asked, the report being nil where nothing was begun; those of Apply.
 func Run(ctx context.Context, from berth.Registry, to []To, sel Selection, opts *ApplyOptions) (*Report, error) {
@@ -149,7 +150,7 @@ func (a *application) giveUp(s *survey, err error) {
 	for _, i := range s.items {
 		if at := s.first + i.at; a.results[at].Change == "" {
 			i.Change = Unknown
-			a.results[at], a.errs[at] = Result{Item: i.Item}, err
+			a.results[at], a.errs[at] = Result{Item: i.Item}, cmp.Or(i.err, err)
 		}
 	}
 	a.hosts[s.to.Registry.Host()].giveUp()

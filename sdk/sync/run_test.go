@@ -13,6 +13,7 @@ import (
 
 	"github.com/berthoci/berth"
 	"github.com/berthoci/berth/sdk/sync"
+	"github.com/berthoci/berth/server"
 )
 
 func TestRunDoesWhatMakeAndApplyDo(t *testing.T) {
@@ -324,5 +325,30 @@ func TestAnIndexThatCameWithoutSomeOfItsImagesGetsTheOthers(t *testing.T) {
 	defer to.mu.Unlock()
 	if len(to.requests) != 1 {
 		t.Errorf("of what is there all was asked for: %q", to.requests)
+	}
+}
+
+// denying lets nobody into one repository.
+type denying string
+
+func (d denying) Authorize(r *http.Request, _ server.Access) error {
+	if strings.HasPrefix(r.URL.Path, "/v2/"+string(d)+"/") {
+		return berth.ErrDenied
+	}
+	return nil
+}
+
+func (denying) Challenge(*http.Request, server.Access, error) string { return "" }
+
+func TestWhatIsNotPermittedDoesNotHoldBackTheRest(t *testing.T) {
+	from, to := shelf(t), serveWith(t, &server.Options{Authorizer: denying("app/web")})
+	report, err := sync.Run(t.Context(), from, at(to), sync.Selection{Patterns: []string{"**"}}, nil)
+	if !errors.Is(err, berth.ErrDenied) || len(report.Items) != 7 {
+		t.Fatalf("got %+v, %v", report, err)
+	}
+	for _, r := range report.Items {
+		if failed := strings.HasPrefix(r.Target, "app/web:"); failed != (r.Error != "") {
+			t.Errorf("got %+v", r)
+		}
 	}
 }

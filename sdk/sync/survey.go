@@ -31,6 +31,7 @@ type survey struct {
 	fresh        map[string]bool // there is no such repository there
 
 	mu        sync.Mutex // guards the fields below
+	denied    []error
 	transfers []Transfer
 	decided   map[blobAt]chan struct{} // closed when it is known how a blob comes
 	holders   map[digest.Digest]string // who has or gets a blob first
@@ -42,6 +43,7 @@ type surveyed struct {
 	chosen
 	ref berth.Reference // there
 	at  int             // its place among the items
+	err error           // why nothing is known of it, though of others it is
 }
 
 // blobAt is a blob in a repository.
@@ -144,13 +146,28 @@ func (s *survey) look(ctx context.Context, ready func([]*surveyed)) error {
 	for _, tags := range s.images {
 		group.Go(func() error {
 			err := s.lookAt(ctx, tags)
+			if errors.Is(err, berth.ErrDenied) && ctx.Err() == nil { // which says nothing about other repositories
+				s.deny(tags, err)
+				return nil
+			}
 			if err == nil {
 				ready(tags)
 			}
 			return err
 		})
 	}
-	return group.Wait()
+	err := group.Wait()
+	return errors.Join(append(s.denied, err)...)
+}
+
+// deny notes why nothing is known of some tags.
+func (s *survey) deny(tags []*surveyed, err error) {
+	for _, i := range tags {
+		i.err = err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.denied = append(s.denied, err)
 }
 
 // lookAt finds out what would be done about the tags of one image.
