@@ -3,14 +3,17 @@ package remote_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berthoci/berth"
@@ -84,5 +87,35 @@ func TestFindingOutIsHandedOn(t *testing.T) {
 		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
+	}
+}
+
+// A registry that cannot end an upload may have lost it by that: what is told is why.
+func TestTheEndOfAnUploadThatFails(t *testing.T) {
+	ends := 0
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method {
+		case http.MethodPost, http.MethodPatch:
+			w.Header().Set("Location", "/v2/x/blobs/uploads/1")
+			w.Header().Set("Range", "0-2")
+			w.WriteHeader(http.StatusAccepted)
+		case http.MethodPut:
+			if ends++; ends == 1 {
+				answer(http.StatusInternalServerError, `{"errors":[{"code":"UNKNOWN","message":"no space left on device"}]}`)(w, r)
+				return
+			}
+			answer(http.StatusNotFound, `{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"upload unknown"}]}`)(w, r)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	repo := repository(t, srv.Listener.Addr().String(), nil)
+	up, err := repo.NewUpload(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer up.Close()
+	io.WriteString(up, "abc")
+	if _, err := up.Commit(t.Context(), digest.FromString("abc")); err == nil || !strings.Contains(err.Error(), "no space left on device") || ends != 2 {
+		t.Errorf("after %d requests: %v", ends, err)
 	}
 }

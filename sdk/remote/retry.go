@@ -1,8 +1,10 @@
 package remote
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -96,7 +98,7 @@ func (p *patient) RoundTrip(req *http.Request) (*http.Response, error) {
 			return resp, err
 		}
 		if resp != nil {
-			drop(resp)
+			t.keep(resp)
 		}
 		if err := retry.Wait(req.Context(), wait); err != nil {
 			retry.CloseBody(next)
@@ -112,7 +114,19 @@ type trial struct {
 	gate    *gate
 	end     time.Time // of its patience; zero: nothing has gone wrong yet
 	faults  int
-	perhaps bool // it may have been carried out already
+	perhaps bool           // it may have been carried out already
+	fault   *http.Response // the last one that told of a fault of the host, with what of its body is read of an error; may be nil
+}
+
+// keep ends an answer after which the request is repeated.
+func (t *trial) keep(resp *http.Response) {
+	if faulty(resp.StatusCode) {
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+		kept := *resp
+		kept.Body, kept.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		t.fault = &kept
+	}
+	drop(resp)
 }
 
 // deadline is until when the request is repeated. The time begins with the first time that it is asked for.
@@ -135,8 +149,13 @@ func (t *trial) once(req *http.Request) (*http.Response, error) {
 	return watched(t.base, req)
 }
 
-// result is the last answer. What is not there any more, after a deletion that may have been carried out, was deleted by it.
+// result is the last answer. What is not there any more, after a deletion that may have been carried out, was deleted by it. An
+// upload that is not there any more, after its end has failed, has gone with that: the fault says why.
 func (t *trial) result(req *http.Request, resp *http.Response) *http.Response {
+	if t.fault != nil && resp != nil && req.Method == http.MethodPut && resp.StatusCode == http.StatusNotFound && strings.Contains(req.URL.Path, "/uploads/") {
+		drop(resp)
+		return t.fault
+	}
 	if t.perhaps && resp != nil && req.Method == http.MethodDelete && resp.StatusCode == http.StatusNotFound {
 		drop(resp)
 		resp.StatusCode, resp.Status, resp.Body, resp.ContentLength = http.StatusAccepted, "202 Accepted", http.NoBody, 0
